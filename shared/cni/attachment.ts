@@ -1,0 +1,74 @@
+// The identity of an attachment, and every name and comment derived from it.
+// Used by plugins and the ruleset to mark what they create, and to find it again without any state file.
+import { sha256 } from './sha256.ts';
+
+/** One interface of one container on one network: all three decide, none alone does. */
+export interface Attachment {
+  readonly network: string;
+  readonly containerId: string;
+  readonly ifname: string;
+}
+
+/** Who a comment says it belongs to. */
+export interface Owner {
+  readonly ownerHash: string;
+  readonly networkHash: string;
+}
+
+/** 32 hex digits that stand for the attachment: SHA-256 over network, container id and ifname with NUL between. */
+export function ownerHash(attachment: Attachment): string {
+  const { network, containerId, ifname } = attachment;
+  return sha256(`${network}\0${containerId}\0${ifname}`).slice(0, OWNER_DIGITS);
+}
+
+/** 16 hex digits that stand for the network, so that a cut comment still tells which one it is. */
+export function networkHash(network: string): string {
+  return sha256(network).slice(0, NETWORK_DIGITS);
+}
+
+/** The name of the host's end of the veth pair: exactly 15 bytes, IFNAMSIZ less the NUL (linux/if.h). */
+export function hostLinkName(attachment: Attachment): string {
+  return hostLinkNameOf(ownerHash(attachment));
+}
+
+/** As `hostLinkName`, for an owner known by hash alone. */
+export function hostLinkNameOf(ownerHash: string): string {
+  return `veth${ownerHash.slice(0, 11)}`;
+}
+
+/**
+ * `<owner> <network hash>, net: n1, if: eth0, id: c1`: the hashes decide, the words are for people. At most 127
+ * bytes, as NFTNL_UDATA_COMMENT_MAXLEN is 128 with the NUL; printable ASCII without `"` and `\`, because nft
+ * prints a comment as it is and can't read such a one back.
+ */
+export function ownerComment(attachment: Attachment): string {
+  const { network, containerId, ifname } = attachment;
+  const hashes = `${ownerHash(attachment)} ${networkHash(network)}`;
+  const text = `${hashes}, net: ${network}, if: ${ifname}, id: ${containerId}`;
+  return text.replace(/[^ -~]|["\\]/gu, '?').slice(0, COMMENT_LIMIT);
+}
+
+/** The owner a comment of ours names; undefined for any other text. */
+export function ownerIn(comment: string): Owner | undefined {
+  const match = /^([0-9a-f]{32}) ([0-9a-f]{16}), net: /.exec(comment);
+  const [, owner, network] = match ?? [];
+  return owner === undefined || network === undefined
+    ? undefined
+    : { ownerHash: owner, networkHash: network };
+}
+
+/** The owner's 32 hex digits in a comment of ours; undefined for any other text. */
+export function ownerHashIn(comment: string): string | undefined {
+  return ownerIn(comment)?.ownerHash;
+}
+
+/** The network's name in a comment of ours; undefined when it was cut, or the text is not ours. */
+export function networkOf(comment: string): string | undefined {
+  if (ownerIn(comment) === undefined) return undefined;
+  // A network name has no comma (network-config.ts), so the first one after it is ours.
+  return /^[^,]*, net: ([^,]*), if: /.exec(comment)?.[1];
+}
+
+const OWNER_DIGITS = 32;
+const NETWORK_DIGITS = 16;
+const COMMENT_LIMIT = 127;
