@@ -1,6 +1,7 @@
 // The identity of an attachment, and every name and comment derived from it.
 // Used by plugins and the ruleset to mark what they create, and to find it again without any state file.
-import { sha256 } from './sha256.ts';
+import { sha256 } from '@noble/hashes/sha2.js';
+import { bytesToHex } from '@noble/hashes/utils.js';
 
 /** One interface of one container on one network: all three decide, none alone does. */
 export interface Attachment {
@@ -18,12 +19,12 @@ export interface Owner {
 /** 32 hex digits that stand for the attachment: SHA-256 over network, container id and ifname with NUL between. */
 export function ownerHash(attachment: Attachment): string {
   const { network, containerId, ifname } = attachment;
-  return sha256(`${network}\0${containerId}\0${ifname}`).slice(0, OWNER_DIGITS);
+  return hexHash(`${network}\0${containerId}\0${ifname}`).slice(0, OWNER_DIGITS);
 }
 
 /** 16 hex digits that stand for the network, so that a cut comment still tells which one it is. */
 export function networkHash(network: string): string {
-  return sha256(network).slice(0, NETWORK_DIGITS);
+  return hexHash(network).slice(0, NETWORK_DIGITS);
 }
 
 /** The name of the host's end of the veth pair: exactly 15 bytes, IFNAMSIZ less the NUL (linux/if.h). */
@@ -72,3 +73,8 @@ export function networkOf(comment: string): string | undefined {
 const OWNER_DIGITS = 32;
 const NETWORK_DIGITS = 16;
 const COMMENT_LIMIT = 127;
+
+// Not node:crypto: loading that one takes longer than everything else a call does in JavaScript.
+function hexHash(text: string): string {
+  return bytesToHex(sha256(Buffer.from(text, 'utf8')));
+}
