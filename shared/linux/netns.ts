@@ -1,0 +1,150 @@
+// Network namespaces by path: opened, recognised, compared, entered for the length of one function.
+// Plugins open the attachment's namespace with it; netlink-socket.ts is born inside one, sysctls are written inside.
+import { closeSync, constants, fstatSync, openSync, statfsSync, statSync } from 'node:fs';
+import { CLONE_NEWNET, namespaceType, setns } from './libc.ts';
+import { EINVAL, errnoName, SystemError } from './system-error.ts';
+
+/** An open network namespace. While it is open the namespace lives, even if its path is removed meanwhile. */
+export interface Netns extends Disposable {
+  readonly path: string;
+  readonly fd: number;
+  /** Device and inode tell whether two paths mean the same namespace. */
+  readonly device: bigint;
+  readonly inode: bigint;
+}
+
+// Linux 6 uapi/linux/magic.h
+const NSFS_MAGIC = 0x6e736673;
+const PROC_SUPER_MAGIC = 0x9fa0;
+
+const OWN_NETNS = '/proc/thread-self/ns/net';
+
+/**
+ * Opens the network namespace at `path`.
+ *
+ * Symlinks are followed: `/var/run/netns/x` goes through one on every Debian, and `/proc/<pid>/ns/net` *is* one (a
+ * magic link, which only following leads to the namespace). Instead of forbidding them we look at what was opened:
+ * it must lie on nsfs or procfs, and the kernel must call it a network namespace. A path to a FIFO or a device is
+ * never opened for reading, because that could wait for ever or move hardware.
+ *
+ * Throws Error with the reason as its cause: SystemError or Node's own error (`code` "ENOENT" …) when the path cannot
+ * be opened; SystemError EINVAL when it is no network namespace.
+ */
+export function openNetns(path: string): Netns {
+  try {
+    return open(path);
+  } catch (cause) {
+    throw new Error(`Cannot open network namespace "${path}"`, { cause });
+  }
+}
+
+/**
+ * The network namespace at `path`; `undefined` when the path is empty, missing, or no network namespace: for DEL all
+ * three mean that the sandbox is gone. Throws Error when it may well exist but cannot be opened (EACCES, EMFILE …).
+ */
+export function findNetns(path: string | undefined): Netns | undefined {
+  if (path === undefined || path === '') return undefined;
+  try {
+    return open(path);
+  } catch (cause) {
+    if (isGone(cause)) return undefined;
+    throw new Error(`Cannot open network namespace "${path}"`, { cause });
+  }
+}
+
+/** Whether it is the namespace this process lives in. */
+export function isOwnNetns(netns: Netns): boolean {
+  const own = statSync(OWN_NETNS, { bigint: true });
+  return own.dev === netns.device && own.ino === netns.inode;
+}
+
+/**
+ * Runs `fn` with this thread inside `netns`, and comes back.
+ *
+ * `fn` must be synchronous, and the type says so: work that is still pending when we leave would run in the wrong
+ * namespace. When the way back fails nothing further may touch the host, so that error wins over `fn`'s own, and
+ * every later call throws it again.
+ */
+export function withNetns<T>(netns: Netns, fn: () => T extends PromiseLike<unknown> ? never : T): T {
+  if (lost !== undefined) throw lost;
+  const home = openSync(OWN_NETNS, constants.O_RDONLY);
+  try {
+    setns(netns.fd);
+    try {
+      return fn();
+    } finally {
+      goHome(home);
+    }
+  } finally {
+    closeSync(home);
+  }
+}
+
+let lost: Error | undefined;
+
+function goHome(home: number): void {
+  try {
+    setns(home);
+  } catch (cause) {
+    lost = new Error('Cannot return to the network namespace of the host', { cause });
+    throw lost; // in place of whatever fn threw: it matters more
+  }
+}
+
+function open(path: string): Netns {
+  if (path.includes('\0')) throw new SystemError('open', EINVAL);
+  // Namespaces look like regular files. Asked before opening, so that nothing else is ever opened; O_NONBLOCK is for
+  // a path that is exchanged for a FIFO in between.
+  if (!statSync(path).isFile()) throw new SystemError('use as a network namespace', EINVAL);
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    expectNetns(fd);
+    const { dev, ino } = fstatSync(fd, { bigint: true });
+    return new OpenNetns(path, fd, dev, ino);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/** Before the ioctl, which other files may understand differently, the file system's magic, taken by descriptor. */
+function expectNetns(fd: number): void {
+  const { type } = statfsSync(`/proc/self/fd/${fd}`);
+  const isNetns = (type === NSFS_MAGIC || type === PROC_SUPER_MAGIC) && namespaceType(fd) === CLONE_NEWNET;
+  if (!isNetns) throw new SystemError('use as a network namespace', EINVAL);
+}
+
+const GONE: readonly string[] = [
+  'ENOENT',
+  'ENOTDIR',
+  'ELOOP',
+  'ENAMETOOLONG',
+  'ENXIO',
+  'ESRCH',
+  errnoName(EINVAL),
+];
+
+function isGone(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && GONE.includes(String(error.code));
+}
+
+class OpenNetns implements Netns {
+  readonly path: string;
+  readonly fd: number;
+  readonly device: bigint;
+  readonly inode: bigint;
+  #open = true;
+
+  constructor(path: string, fd: number, device: bigint, inode: bigint) {
+    this.path = path;
+    this.fd = fd;
+    this.device = device;
+    this.inode = inode;
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#open) return;
+    this.#open = false;
+    closeSync(this.fd);
+  }
+}
