@@ -1,0 +1,77 @@
+// The example networks of conf/, and what a container runtime makes of such a list before it calls a plugin.
+// Used by the binary and end-to-end tests and the demo, so that every example is a tested one.
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { PrivateHost } from './private-host.ts';
+
+type JsonObject = { readonly [key: string]: unknown };
+
+export interface Range {
+  readonly subnet: string;
+  readonly rangeStart?: string;
+  readonly rangeEnd?: string;
+  readonly gateway?: string;
+}
+
+/** The fields of a bridge config that tests ask about. */
+export interface BridgeConfig extends JsonObject {
+  readonly cniVersion: string;
+  readonly name: string;
+  readonly type: string;
+  readonly bridge: string;
+  readonly isGateway?: boolean;
+  readonly isDefaultGateway?: boolean;
+  readonly ipMasq?: boolean;
+  readonly portIsolation?: boolean;
+  readonly mtu?: number;
+  readonly ipam?: { readonly ranges: readonly (readonly Range[])[]; readonly dataDir?: string };
+}
+
+export interface NetworkList {
+  readonly file: string;
+  readonly name: string;
+  /** The config of the list's one plugin, with name and version put in, as it arrives on stdin. */
+  readonly config: BridgeConfig;
+  /** The list as text, at its own version. */
+  readonly text: string;
+}
+
+const DIRECTORY = join(import.meta.dirname, '../../conf');
+
+/** All example networks, in the order in which a runtime would list them. */
+export function listNetworks(): NetworkList[] {
+  const files = readdirSync(DIRECTORY).filter((file) => file.endsWith('.conflist'));
+  return files.sort().map(readNetwork);
+}
+
+/** One example network by its file name, such as `10-bridge.conflist`. */
+export function readNetwork(file: string): NetworkList {
+  const text = readFileSync(join(DIRECTORY, file), 'utf8');
+  const list = JSON.parse(text) as { cniVersion: string; name: string; plugins: JsonObject[] };
+  const [plugin, ...more] = list.plugins;
+  if (plugin === undefined || more.length > 0) throw new Error(`"${file}" should list one plugin`);
+  const config = { cniVersion: list.cniVersion, name: list.name, ...plugin } as BridgeConfig;
+  return { file, name: list.name, config, text };
+}
+
+/** Puts a network, at another version if asked, where the clients of this host look for it. */
+export function installNetwork(
+  host: PrivateHost,
+  network: NetworkList,
+  version = network.config.cniVersion,
+): void {
+  const list = { ...(JSON.parse(network.text) as JsonObject), cniVersion: version };
+  writeFileSync(host.file(`/etc/cni/net.d/${network.file}`), JSON.stringify(list));
+}
+
+/** Writes the resolver file that one of the examples reads. */
+export function installResolvConf(host: PrivateHost): void {
+  writeFileSync(host.file('/etc/cni/resolv.conf'), 'nameserver 198.51.100.53\nsearch example.org\n');
+}
+
+/** First range of each address family that the network hands out. */
+export function familiesOf(config: BridgeConfig): { readonly family: 4 | 6; readonly range: Range }[] {
+  return (config.ipam?.ranges ?? []).flatMap(([range]) =>
+    range === undefined ? [] : [{ family: range.subnet.includes(':') ? (6 as const) : (4 as const), range }],
+  );
+}
