@@ -1,0 +1,43 @@
+// Kernel settings below /proc/sys. They belong to the network namespace of the task that opens the file, so a
+// sandbox's are written inside withNetns. The plugins read and write them.
+import { readFileSync, writeFileSync } from 'node:fs';
+
+/**
+ * The setting's value without the newline; `undefined` when the kernel has no such setting (IPv6 switched off at
+ * boot, a link that is gone). `name` has slashes, `net/ipv4/conf/eth0.5/forwarding`: link names may hold dots.
+ *
+ * Throws Error with Node's error as its cause. Equivalent to: `sysctl -n net.ipv4.ip_forward`
+ */
+export function readSysctl(name: string): string | undefined {
+  try {
+    return readFileSync(pathOf(name), 'utf8').trimEnd();
+  } catch (cause) {
+    if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return undefined;
+    throw new Error(`Cannot read sysctl "${name}"`, { cause });
+  }
+}
+
+/**
+ * Throws Error with Node's error (`code` "ENOENT", "EROFS", "EINVAL" …) as its cause.
+ * Equivalent to: `sysctl -w net.ipv4.ip_forward=1`
+ */
+export function writeSysctl(name: string, value: string): void {
+  try {
+    writeFileSync(pathOf(name), value, { flag: 'r+' }); // never creates, never truncates: both mean nothing here
+  } catch (cause) {
+    throw new Error(`Cannot set sysctl "${name}" to "${value}"`, { cause });
+  }
+}
+
+/** Writes only a value that differs: a read-only /proc/sys is no obstacle where nothing has to change. */
+export function ensureSysctl(name: string, value: string): void {
+  if (readSysctl(name) !== value) writeSysctl(name, value);
+}
+
+/** A link may be called ".." by nobody (the kernel refuses), but a config may say so. */
+function pathOf(name: string): string {
+  if (!/^[^/]+(\/[^/]+)+$/.test(name) || name.split('/').some((part) => part === '.' || part === '..')) {
+    throw new Error(`Cannot use "${name}" as the name of a sysctl`);
+  }
+  return `/proc/sys/${name}`;
+}
