@@ -1,0 +1,84 @@
+// The bridge plugin's ADD: all or nothing. Called by dispatch with a parsed config and a sandbox that is not ours.
+import { hostLinkName } from '../../shared/cni/attachment.ts';
+import type { AddCall } from '../../shared/cni/plugin.ts';
+import type { Result, ResultInterface } from '../../shared/cni/result.ts';
+import { Rollback } from '../../shared/cni/rollback.ts';
+import { invalidNetns } from '../../shared/cni/error.ts';
+import { type Netns, openNetns } from '../../shared/linux/netns.ts';
+import type { Link } from '../../shared/rtnetlink/link.ts';
+import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { ensureBridge } from './bridge-link.ts';
+import type { BridgeConfig } from './config.ts';
+import { serveGateways } from './gateway.ts';
+import { masquerade } from './masquerade.ts';
+import { type Addressing, planAddressing, planLayer2 } from './plan.ts';
+import { configureSandbox } from './sandbox.ts';
+import { addVethPair, refuseExisting, type VethPair, waitUntilUp } from './veth.ts';
+
+/**
+ * Attaches the sandbox to the bridge and reports what it made (CNI SPEC 1.1.0, section 2, "ADD").
+ * Throws the first error met, after undoing everything this call made; the bridge and what it serves others stay.
+ */
+export function add(call: AddCall<BridgeConfig>): Result {
+  const { config, attachment, log } = call;
+
+  using netns = openSandbox(call.netns); // a bad CNI_NETNS fails before anything is leased
+  using host = openRtnetlink();
+  using inside = openRtnetlink({ netns }); // the socket stays there, the thread comes straight back
+  refuseExisting(host, inside, attachment, call.netns);
+
+  using rollback = new Rollback(log); // declared last, so it runs first: sockets still open
+  const plan = config.ipamType === undefined ? planLayer2(config) : leaseAddresses(call, host, config.ipamType, rollback);
+
+  const bridge = ensureBridge(host, config, log);
+  const veth = addVethPair({ host, inside, netns, bridge, rollback }, config, attachment, log);
+  if (!config.disableContainerInterface) {
+    configureSandbox({ netns, inside, link: veth.sandbox, log }, config, plan);
+  }
+  serveGateways(host, bridge, config, plan);
+  masquerade(config, attachment, plan.masqueraded, rollback);
+  if (!config.disableContainerInterface) {
+    waitUntilUp(host, veth.host);
+  }
+
+  const result = describe(call.netns, host.link.get({ index: bridge.index }), veth, plan);
+  rollback.commit();
+  return result;
+}
+
+function openSandbox(path: string): Netns {
+  try {
+    return openNetns(path);
+  } catch (cause) {
+    throw invalidNetns(`Cannot open network namespace "${path}" from CNI_NETNS`, { cause });
+  }
+}
+
+/** The delegate sends its own DEL when its ADD fails, so the undo is armed only for what comes after. */
+function leaseAddresses(
+  call: AddCall<BridgeConfig>,
+  host: Rtnetlink,
+  ipamType: string,
+  rollback: Rollback,
+): Addressing {
+  const leases = call.ipam.add(ipamType);
+  rollback.add('release the leased addresses', () => releaseUnused(call, host, ipamType));
+  return planAddressing(call.config, leases);
+}
+
+/** Should the link have survived its own undo, its addresses are still in use: DEL will release them. */
+function releaseUnused(call: AddCall<BridgeConfig>, host: Rtnetlink, ipamType: string): void {
+  if (host.link.find({ name: hostLinkName(call.attachment) }) === undefined) {
+    call.ipam.del(ipamType);
+  }
+}
+
+/** The bridge is read again: a bridge that somebody else made adopts the MAC of its first port. */
+function describe(sandbox: string, bridge: Link, veth: VethPair, plan: Addressing): Result {
+  const interfaces: ResultInterface[] = [
+    { name: bridge.name, mac: bridge.mac },
+    { name: veth.host.name, mac: veth.host.mac },
+    { name: veth.sandbox.name, mac: veth.sandbox.mac, sandbox },
+  ];
+  return { interfaces, ...plan.reported };
+}

@@ -1,0 +1,73 @@
+// The bridge itself: created once, shared by every attachment, never removed and never reconfigured behind the
+// operator's back. Called by ADD; CHECK and STATUS only look.
+import { hasCode, wrongLinkKind } from '../../shared/cni/error.ts';
+import { randomMac } from '../../shared/ip/mac.ts';
+import type { Link } from '../../shared/rtnetlink/link.ts';
+import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import type { BridgeConfig } from './config.ts';
+import { ensureLinkSysctl } from './link-sysctl.ts';
+
+/**
+ * Returns the bridge of this network, up, and makes it where it is missing. An existing bridge keeps its MTU and MAC.
+ * A new one gets its MAC at birth: without that it would follow its ports, and peers would hold stale neighbours.
+ * Throws wrongLinkKind when another kind of link has the name, kernelRefused otherwise.
+ * Equivalent to: `ip link add cni0 address … mtu … type bridge; ip link set cni0 up`
+ */
+export function ensureBridge(host: Rtnetlink, config: BridgeConfig, log: (line: string) => void): Link {
+  const bridge = host.link.find({ name: config.bridge }) ?? addBridge(host, config, log);
+  expectBridge(bridge);
+
+  const promiscuous = config.promiscMode && !bridge.isPromiscuous ? { promiscuous: true } : {};
+  if (!bridge.isUp) {
+    ensureLinkSysctl('ipv6', bridge.name, 'accept_ra', '0', log);
+    host.link.set(bridge.index, { up: true, ...promiscuous });
+  } else if (config.promiscMode && !bridge.isPromiscuous) {
+    host.link.set(bridge.index, promiscuous);
+  }
+  return bridge;
+}
+
+/** Throws wrongLinkKind unless the link can take ports. */
+export function expectBridge(link: Link): void {
+  if (link.kind !== 'bridge') {
+    const kind = link.kind ?? 'physical or loopback';
+    throw wrongLinkKind(`Link "${link.name}" is no bridge but of kind "${kind}"; name another link in "bridge"`);
+  }
+}
+
+function addBridge(host: Rtnetlink, config: BridgeConfig, log: (line: string) => void): Link {
+  warnAboutLargeMtu(host, config, log);
+  try {
+    host.link.add({ kind: 'bridge', name: config.bridge, mac: randomMac(), ...(config.mtu && { mtu: config.mtu }) });
+  } catch (error) {
+    // A parallel first ADD of the same network was faster: its bridge is as good as ours.
+    if (!hasCode(error, 'EEXIST')) {
+      throw error;
+    }
+  }
+  return host.link.get({ name: config.bridge });
+}
+
+/** Packets larger than the uplink takes are dropped or fragmented far from where anybody would look. */
+function warnAboutLargeMtu(host: Rtnetlink, config: BridgeConfig, log: (line: string) => void): void {
+  if (config.mtu === undefined) {
+    return;
+  }
+  const uplink = findUplink(host);
+  if (uplink !== undefined && config.mtu > uplink.mtu) {
+    log(
+      `MTU ${config.mtu} of network bridge "${config.bridge}" is larger than MTU ${uplink.mtu} of uplink "${uplink.name}"; larger packets may be lost`,
+    );
+  }
+}
+
+/** The link of the first default route, IPv4 before IPv6. */
+function findUplink(host: Rtnetlink): Link | undefined {
+  for (const family of [4, 6] as const) {
+    const route = host.route.list({ family }).find(({ dst, oif }) => dst.prefix === 0 && oif !== undefined);
+    if (route?.oif !== undefined) {
+      return host.link.find({ index: route.oif });
+    }
+  }
+  return undefined;
+}

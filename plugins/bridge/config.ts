@@ -1,0 +1,205 @@
+// The bridge plugin's part of a network config: one typed value, or an error that names the field.
+// Called by dispatch before any verb; nothing here looks at the host.
+import * as v from 'valibot';
+import { parseCniArgs } from '../../shared/cni/args.ts';
+import { configObject, decode } from '../../shared/cni/decode.ts';
+import { invalidConfig, unsupportedField } from '../../shared/cni/error.ts';
+import type { ConfigSource } from '../../shared/cni/plugin.ts';
+import type { Dns } from '../../shared/cni/result.ts';
+import { formatMac, parseMac } from '../../shared/ip/mac.ts';
+
+export type MasqueradeBackend = 'nftables' | 'iptables';
+
+/** What ADD, CHECK and STATUS work with. */
+export interface BridgeConfig {
+  readonly bridge: string;
+  readonly isGateway: boolean;
+  readonly isDefaultGateway: boolean;
+  readonly forceAddress: boolean;
+  readonly ipMasq: boolean;
+  readonly ipMasqBackend: MasqueradeBackend;
+  /** Bytes; undefined leaves the kernel's default. */
+  readonly mtu: number | undefined;
+  readonly hairpinMode: boolean;
+  readonly promiscMode: boolean;
+  readonly portIsolation: boolean;
+  readonly enableDad: boolean;
+  readonly disableContainerInterface: boolean;
+  /** Undefined in layer-2 mode. */
+  readonly ipamType: string | undefined;
+  /** Subnets named in the IPAM section: addresses inside them on the bridge belong to this network. */
+  readonly ownSubnets: readonly string[];
+  readonly dns: Dns | undefined;
+  /** MAC the sandbox link must have, lower-case with colons. */
+  readonly mac: string | undefined;
+}
+
+/** What DEL and GC can do with: a config that ADD would refuse must still be cleaned up after. */
+export interface BridgeTeardown {
+  readonly bridge: string;
+  readonly ipamType: string | undefined;
+}
+
+const DEFAULT_BRIDGE = 'cni0';
+/** include/uapi/linux/if.h: IFNAMSIZ counts the terminating NUL. */
+const LINK_NAME_BYTES = 15;
+/** include/uapi/linux/if_ether.h: ETH_MIN_MTU and ETH_MAX_MTU. */
+const MIN_MTU = 68;
+const MAX_MTU = 65535;
+
+/** Parses a config for ADD, CHECK and STATUS. Throws invalidConfig (7) or unsupportedField (2), naming field and value. */
+export function parseConfig(source: ConfigSource): BridgeConfig {
+  const fields = decode(bridgeSchema(), source.network.raw, 'bridge config');
+  const isDefaultGateway = fields.isDefaultGateway ?? false;
+  const config: BridgeConfig = {
+    bridge: fields.bridge || DEFAULT_BRIDGE,
+    isGateway: isDefaultGateway || (fields.isGateway ?? false),
+    isDefaultGateway,
+    forceAddress: fields.forceAddress ?? false,
+    ipMasq: fields.ipMasq ?? false,
+    ipMasqBackend: fields.ipMasqBackend || 'nftables',
+    mtu: fields.mtu || undefined,
+    hairpinMode: fields.hairpinMode ?? false,
+    promiscMode: fields.promiscMode ?? false,
+    portIsolation: fields.portIsolation ?? false,
+    enableDad: fields.enabledad ?? false,
+    disableContainerInterface: fields.disableContainerInterface ?? false,
+    ipamType: fields.ipam?.type || undefined,
+    ownSubnets: subnetsOf(fields.ipam, fields.runtimeConfig?.ipRanges),
+    dns: hasAnyKey(fields.dns) ? fields.dns : undefined,
+    mac: requestedMac(fields, source.args),
+  };
+  refuseBadNames(config);
+  refuseContradictions(config);
+  refuseUnsupported(fields);
+  return config;
+}
+
+/** Understands what it can of a config for DEL and GC; never throws. */
+export function parseTeardown(source: ConfigSource): BridgeTeardown {
+  const fields = v.safeParse(teardownSchema(), source.network.raw);
+  const bridge = fields.success ? fields.output.bridge : undefined;
+  return {
+    bridge: bridge && isLinkName(bridge) ? bridge : DEFAULT_BRIDGE,
+    ipamType: (fields.success && fields.output.ipam?.type) || undefined,
+  };
+}
+
+function bridgeSchema() {
+  const flag = () => v.optional(v.boolean());
+  const subnet = configObject({ subnet: v.optional(v.string()) });
+  const ranges = v.optional(v.array(v.array(subnet)));
+  return configObject({
+    bridge: v.optional(v.string()),
+    isGateway: flag(),
+    isDefaultGateway: flag(),
+    forceAddress: flag(),
+    ipMasq: flag(),
+    ipMasqBackend: v.optional(v.picklist(['', 'nftables', 'iptables'])),
+    mtu: v.optional(v.pipe(v.number(), v.integer(), v.check(isMtu, `must be 0 or ${MIN_MTU} to ${MAX_MTU}`))),
+    hairpinMode: flag(),
+    promiscMode: flag(),
+    portIsolation: flag(),
+    enabledad: flag(),
+    disableContainerInterface: flag(),
+    preserveDefaultVlan: flag(),
+    macspoofchk: flag(),
+    vlan: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(4094))),
+    vlanTrunk: v.optional(v.array(configObject({ id: vlanId(), minID: vlanId(), maxID: vlanId() }))),
+    ipam: v.optional(configObject({ type: v.optional(v.string()), subnet: v.optional(v.string()), ranges })),
+    dns: v.optional(
+      configObject({
+        nameservers: v.optional(v.array(v.string())),
+        domain: v.optional(v.string()),
+        search: v.optional(v.array(v.string())),
+        options: v.optional(v.array(v.string())),
+      }),
+    ),
+    args: v.optional(configObject({ cni: v.optional(configObject({ mac: v.optional(v.string()) })) })),
+    runtimeConfig: v.optional(configObject({ mac: v.optional(v.string()), ipRanges: ranges })),
+  });
+}
+
+type BridgeFields = v.InferOutput<ReturnType<typeof bridgeSchema>>;
+
+function teardownSchema() {
+  const text = () => v.fallback(v.optional(v.string()), undefined);
+  return configObject({
+    bridge: text(),
+    ipam: v.fallback(v.optional(configObject({ type: text() })), undefined),
+  });
+}
+
+function vlanId() {
+  return v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(4094)));
+}
+
+function isMtu(mtu: number): boolean {
+  return mtu === 0 || (mtu >= MIN_MTU && mtu <= MAX_MTU);
+}
+
+/** Precedence of the reference: what the runtime asks, then the config's `args`, then CNI_ARGS. */
+function requestedMac(fields: BridgeFields, args: string): string | undefined {
+  const fromArgs = parseCniArgs(args, ['MAC']).get('MAC');
+  const requested = [
+    { field: 'runtimeConfig.mac', value: fields.runtimeConfig?.mac },
+    { field: 'args.cni.mac', value: fields.args?.cni?.mac },
+    { field: 'CNI_ARGS MAC', value: fromArgs },
+  ].find(({ value }) => value);
+  if (requested?.value === undefined) {
+    return undefined;
+  }
+  try {
+    return formatMac(parseMac(requested.value));
+  } catch (cause) {
+    const wanted = 'give six bytes such as "02:42:ac:11:00:02"';
+    throw invalidConfig(`Field "${requested.field}" holds no MAC address: "${requested.value}"; ${wanted}`, {
+      cause,
+    });
+  }
+}
+
+function refuseBadNames(config: BridgeConfig): void {
+  if (!isLinkName(config.bridge)) {
+    const rule = `a link name has 1 to ${LINK_NAME_BYTES} bytes, no "/", ":" or white space, and is not "." or ".."`;
+    throw invalidConfig(`Field "bridge" is no link name: "${config.bridge.slice(0, 80)}"; ${rule}`);
+  }
+}
+
+/** The kernel's own rule (net/core/dev.c, dev_valid_name), without `%`, which it would take for a pattern. */
+function isLinkName(name: string): boolean {
+  const isShort = Buffer.byteLength(name) <= LINK_NAME_BYTES;
+  return isShort && /^[^\s/:%\p{Cc}]+$/u.test(name) && name !== '.' && name !== '..';
+}
+
+function refuseContradictions(config: BridgeConfig): void {
+  if (config.hairpinMode && config.promiscMode) {
+    throw invalidConfig('Fields "hairpinMode" and "promiscMode" exclude each other; set only one of them to true');
+  }
+  if (config.disableContainerInterface && config.ipamType !== undefined) {
+    const next = 'remove "ipam" or "disableContainerInterface"';
+    throw invalidConfig(`Field "disableContainerInterface" leaves no link to give addresses to; ${next}`);
+  }
+}
+
+/** Fields that would change how packets flow are refused where they would act, rather than silently ignored. */
+function refuseUnsupported(fields: BridgeFields): void {
+  const acting = [
+    { field: 'vlan', value: fields.vlan, acts: (fields.vlan ?? 0) !== 0 },
+    { field: 'vlanTrunk', value: fields.vlanTrunk, acts: (fields.vlanTrunk ?? []).length > 0 },
+    { field: 'macspoofchk', value: fields.macspoofchk, acts: fields.macspoofchk === true },
+  ].find(({ acts }) => acts);
+  if (acting !== undefined) {
+    const shown = JSON.stringify(acting.value).slice(0, 80);
+    throw unsupportedField(`Field "${acting.field}" is not supported by this version of bridge: ${shown}`);
+  }
+}
+
+function subnetsOf(ipam: BridgeFields['ipam'], ipRanges: { subnet?: string | undefined }[][] | undefined): string[] {
+  const pools = [...(ipam?.ranges ?? []), ...(ipRanges ?? [])].flat();
+  return [ipam?.subnet, ...pools.map(({ subnet }) => subnet)].filter((subnet) => subnet !== undefined);
+}
+
+function hasAnyKey(dns: BridgeFields['dns']): boolean {
+  return dns !== undefined && Object.values(dns).some((value) => value !== undefined && value.length > 0);
+}

@@ -1,0 +1,73 @@
+// The bridge plugin's GC: removes what attachments of this network left behind, and nothing of any other network.
+// Called by dispatch with the attachments to keep, or without a word about them.
+import { networkHash, ownerHash, ownerIn } from '../../shared/cni/attachment.ts';
+import { Failures } from '../../shared/cni/failures.ts';
+import type { GcCall } from '../../shared/cni/plugin.ts';
+import { pause } from '../../shared/linux/clock.ts';
+import type { Link } from '../../shared/rtnetlink/link.ts';
+import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import type { BridgeTeardown } from './config.ts';
+import { findNftables, removeStaleIptablesMasquerade, removeStaleMasquerade } from './masquerade.ts';
+
+/** An ADD of another network on the same bridge passes through this state in about a millisecond. */
+const HALF_MADE_GRACE_MS = 100;
+
+/**
+ * With a list (an empty one included) everything of this network that is not on it goes; without one, only what
+ * belongs to attachments whose host link is gone (CNI SPEC 1.1.0, section 2, "GC"). Goes on after a failure and
+ * throws at the end.
+ */
+export function gc(call: GcCall<BridgeTeardown>): void {
+  const { ipamType } = call.config;
+  const failures = new Failures();
+  collect(call, failures);
+  if (ipamType !== undefined) {
+    failures.attempt('collect the addresses', () => call.ipam.gc(ipamType));
+  }
+  failures.throwIfAny();
+}
+
+function collect(call: GcCall<BridgeTeardown>, failures: Failures): void {
+  using nft = findNftables();
+  using host = openRtnetlink();
+  const network = networkHash(call.network.name);
+  const valid = call.validAttachments?.map((key) => ownerHash({ network: call.network.name, ...key }));
+  const links = host.link.list({ kind: 'veth' });
+
+  const living = links.map(ownerOf).filter((owner) => owner?.networkHash === network);
+  const kept = new Set(valid ?? living.map((owner) => owner?.ownerHash));
+  failures.attempt('remove stale masquerade elements', () => removeStaleMasquerade(nft, network, kept));
+  if (call.validAttachments === undefined) {
+    return;
+  }
+  const { name } = call.network;
+  const { validAttachments } = call;
+  failures.attempt('remove stale iptables chains', () => removeStaleIptablesMasquerade(nft, name, validAttachments));
+  const stale = links.filter((link) => ownerOf(link)?.networkHash === network && !kept.has(ownerOf(link)?.ownerHash));
+  for (const link of [...stale, ...halfMade(host, call, links)]) {
+    failures.attempt(`delete link "${link.name}"`, () => host.link.remove({ index: link.index }));
+  }
+}
+
+function ownerOf(link: Link): ReturnType<typeof ownerIn> {
+  return link.alias === undefined ? undefined : ownerIn(link.alias);
+}
+
+/**
+ * Host ends of an ADD that was killed before it could name the owner: our kind of name, on our bridge, without an
+ * alias and still down. Looked at twice, so that an ADD in progress is not taken for a dead one.
+ */
+function halfMade(host: Rtnetlink, call: GcCall<BridgeTeardown>, links: readonly Link[]): Link[] {
+  const bridge = host.link.find({ name: call.config.bridge });
+  const isSuspect = (link: Link) =>
+    /^veth[0-9a-f]{11}$/.test(link.name) && link.master === bridge?.index && !link.alias && !link.isUp;
+  const suspects = bridge === undefined ? [] : links.filter(isSuspect);
+  if (suspects.length === 0) {
+    return [];
+  }
+  pause(HALF_MADE_GRACE_MS);
+  return suspects.filter(({ index }) => {
+    const link = host.link.find({ index });
+    return link !== undefined && isSuspect(link);
+  });
+}

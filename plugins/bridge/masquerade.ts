@@ -1,0 +1,142 @@
+// Masquerading as the bridge plugin asks for it: natively by default, in the reference's format when the config says so.
+// Called by every verb; DEL and GC clean up after both, whatever the config says by then.
+import { type Attachment, ownerHash } from '../../shared/cni/attachment.ts';
+import { kernelFeatureMissing, notAvailable } from '../../shared/cni/error.ts';
+import type { AttachmentKey } from '../../shared/cni/network-config.ts';
+import type { Rollback } from '../../shared/cni/rollback.ts';
+import type { Cidr } from '../../shared/ip/cidr.ts';
+import * as iptables from '../../shared/iptables/masquerade.ts';
+import { planMasquerade } from '../../shared/iptables/masquerade-plan.ts';
+import { planReferenceCleanup } from '../../shared/iptables/reference-nftables.ts';
+import { isNfTablesMissing, type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
+import { commitGuarded } from '../../shared/ruleset/commit.ts';
+import * as native from '../../shared/ruleset/masquerade.ts';
+import type { BridgeConfig } from './config.ts';
+
+/** The nf_tables socket of DEL and GC; undefined on a kernel without nf_tables, where there is nothing of it to remove. */
+export function findNftables(): Nftables | undefined {
+  try {
+    return openNftables();
+  } catch (error) {
+    if (isNfTablesMissing(error)) {
+      return undefined;
+    }
+    throw error;
+  }
+}
+
+/** Masquerades the addresses; the undo removes what this call made. Throws kernelFeatureMissing without nf_tables. */
+export function masquerade(
+  config: BridgeConfig,
+  attachment: Attachment,
+  addresses: readonly Cidr[],
+  rollback: Rollback,
+): void {
+  if (addresses.length === 0) {
+    return;
+  }
+  if (config.ipMasqBackend === 'iptables') {
+    const owner = { network: attachment.network, containerId: attachment.containerId, addresses };
+    rollback.add('remove the iptables rules', () => {
+      using nft = findNftables();
+      iptables.removeMasquerade(nft, owner);
+    });
+    iptables.addMasquerade(planMasquerade(owner));
+    return;
+  }
+  using nft = openForMasquerade(kernelFeatureMissing);
+  rollback.add('remove the masquerade elements', () => {
+    using again = openNftables();
+    removeMasquerade(again, attachment);
+  });
+  native.addMasquerade(nft, attachment, addresses);
+}
+
+/** Removes our elements, and the rules the reference's nftables backend left for the attachment, in one batch. */
+export function removeMasquerade(nft: Nftables | undefined, attachment: Attachment): void {
+  if (nft === undefined) {
+    return;
+  }
+  const owner = ownerHash(attachment);
+  commitGuarded(nft, () => [
+    ...native.planRemoval(nft, (found) => found.ownerHash === owner),
+    ...planReferenceCleanup(nft, attachment),
+  ]);
+}
+
+/** Removes the iptables chain of the container on this network; starts a program only where there is one. */
+export function removeIptablesMasquerade(
+  nft: Nftables | undefined,
+  attachment: Attachment,
+  addresses: readonly Cidr[] | undefined,
+): void {
+  iptables.removeMasquerade(nft, { network: attachment.network, containerId: attachment.containerId, addresses });
+}
+
+/** Removes the elements of all attachments of a network but those kept; both are given by hash. */
+export function removeStaleMasquerade(
+  nft: Nftables | undefined,
+  networkHash: string,
+  kept: ReadonlySet<string | undefined>,
+): void {
+  if (nft === undefined) {
+    return;
+  }
+  commitGuarded(nft, () =>
+    native.planRemoval(nft, (owner) => owner.networkHash === networkHash && !kept.has(owner.ownerHash)),
+  );
+}
+
+/** Removes the iptables chains of all containers of a network but the valid ones. */
+export function removeStaleIptablesMasquerade(
+  nft: Nftables | undefined,
+  network: string,
+  valid: readonly AttachmentKey[],
+): void {
+  iptables.removeStaleMasquerade(nft, { network, containerIds: valid.map(({ containerId }) => containerId) });
+}
+
+/**
+ * Throws checkFailed unless each address is masqueraded: by our elements, or, for an attachment that the reference
+ * made before an upgrade, by its rules.
+ */
+export function expectMasquerade(config: BridgeConfig, attachment: Attachment, addresses: readonly Cidr[]): void {
+  if (addresses.length === 0) {
+    return;
+  }
+  const plan = planMasquerade({ network: attachment.network, containerId: attachment.containerId, addresses });
+  if (config.ipMasqBackend === 'iptables') {
+    iptables.expectMasquerade(plan);
+    return;
+  }
+  using nft = openForMasquerade(kernelFeatureMissing);
+  try {
+    native.expectMasquerade(nft, attachment, addresses);
+  } catch (error) {
+    if (!hasReferenceMasquerade(nft, attachment, addresses) && !iptables.hasMasquerade(nft, plan)) {
+      throw error;
+    }
+  }
+}
+
+/** Throws notAvailable (50) when the backend of the config cannot be used on this host. */
+export function expectMasqueradeUsable(config: BridgeConfig): void {
+  if (config.ipMasqBackend === 'iptables') {
+    iptables.expectPrograms();
+    return;
+  }
+  using nft = openForMasquerade(notAvailable);
+  nft.generation();
+}
+
+function openForMasquerade(fail: typeof notAvailable): Nftables {
+  try {
+    return openNftables();
+  } catch (cause) {
+    if (!isNfTablesMissing(cause)) {
+      throw cause;
+    }
+    const next = 'load the module "nf_tables" (Linux 5.10 or newer), or set "ipMasqBackend" to "iptables"';
+    throw fail(`Field "ipMasq" needs nf_tables, which this kernel does not offer; ${next}`, { cause });
+  }
+}

@@ -1,0 +1,29 @@
+// The bridge plugin's STATUS: can this config serve an ADD now? Called by dispatch; changes nothing.
+import type { StatusCall } from '../../shared/cni/plugin.ts';
+import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { expectBridge } from './bridge-link.ts';
+import type { BridgeConfig } from './config.ts';
+import { expectMasqueradeUsable } from './masquerade.ts';
+
+/**
+ * Returns when an ADD can be expected to work; throws notAvailable (50) naming what is missing, or what the IPAM plugin
+ * reports (CNI SPEC 1.1.0, section 2, "STATUS").
+ */
+export function status(call: StatusCall<BridgeConfig>): void {
+  const { config } = call;
+  expectBridgeUsable(config);
+  if (config.ipMasq) {
+    expectMasqueradeUsable(config);
+  }
+  if (config.ipamType !== undefined) {
+    call.ipam.status(config.ipamType);
+  }
+}
+
+function expectBridgeUsable(config: BridgeConfig): void {
+  using host = openRtnetlink();
+  const bridge = host.link.find({ name: config.bridge });
+  if (bridge !== undefined) {
+    expectBridge(bridge);
+  }
+}

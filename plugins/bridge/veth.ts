@@ -1,0 +1,115 @@
+// The veth pair of one attachment: host end on the bridge, sandbox end born under its final name inside the sandbox.
+// Called by ADD, which arms the undo, and by DEL and GC through the owner's name.
+import { type Attachment, hostLinkName, ownerComment } from '../../shared/cni/attachment.ts';
+import { bridgeFull, duplicateAttachment, hasCode } from '../../shared/cni/error.ts';
+import type { Rollback } from '../../shared/cni/rollback.ts';
+import { randomMac } from '../../shared/ip/mac.ts';
+import type { Netns } from '../../shared/linux/netns.ts';
+import type { Link } from '../../shared/rtnetlink/link.ts';
+import { openRtnetlinkMonitor } from '../../shared/rtnetlink/monitor.ts';
+import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import type { BridgeConfig } from './config.ts';
+import { ensureLinkSysctl } from './link-sysctl.ts';
+
+/** net/bridge/br_private.h: BR_PORT_BITS is 10, and port 0 does not exist. */
+const BRIDGE_PORT_LIMIT = 1023;
+/** How long a bridge port may take to forward; the kernel needs microseconds, a bridge with STP half a minute. */
+const FORWARDING_DEADLINE_MS = 2550;
+
+export interface VethPair {
+  readonly host: Link;
+  readonly sandbox: Link;
+}
+
+/**
+ * Refuses an attachment that is already there, before anything is leased: undoing a second ADD would release the
+ * addresses of the first. Throws duplicateAttachment.
+ */
+export function refuseExisting(host: Rtnetlink, inside: Rtnetlink, attachment: Attachment, netns: string): void {
+  const next = 'run DEL for it first';
+  if (inside.link.find({ name: attachment.ifname }) !== undefined) {
+    throw duplicateAttachment(`Link "${attachment.ifname}" already exists in sandbox "${netns}"; ${next}`);
+  }
+  const name = hostLinkName(attachment);
+  if (host.link.find({ name }) !== undefined) {
+    const who = `container "${attachment.containerId}" to network "${attachment.network}" as "${attachment.ifname}"`;
+    throw duplicateAttachment(`Link "${name}" on the host shows an earlier attachment of ${who}; ${next}`);
+  }
+}
+
+/**
+ * Creates the pair in one message and brings the host end up as a port of the bridge, owner in its alias.
+ * Throws duplicateAttachment when either name is taken, bridgeFull at the kernel's limit, kernelRefused otherwise.
+ * Equivalent to: `ip link add vethX mtu … address … master cni0 type veth peer name eth0 netns … ; ip link set vethX alias … up`
+ */
+export function addVethPair(
+  context: { host: Rtnetlink; inside: Rtnetlink; netns: Netns; bridge: Link; rollback: Rollback },
+  config: BridgeConfig,
+  attachment: Attachment,
+  log: (line: string) => void,
+): VethPair {
+  const { host, inside, netns, bridge, rollback } = context;
+  const name = hostLinkName(attachment);
+  const mtu = config.mtu === undefined ? {} : { mtu: config.mtu };
+  try {
+    host.link.add({
+      kind: 'veth',
+      name,
+      mac: randomMac(),
+      master: bridge.index,
+      ...mtu,
+      peer: { name: attachment.ifname, netns, mac: config.mac ?? randomMac(), ...mtu },
+    });
+  } catch (error) {
+    throw explainRefusal(error, config, attachment, netns);
+  }
+  rollback.add(`delete link "${name}"`, () => host.link.remove({ name }));
+
+  const hostEnd = host.link.get({ name });
+  // Before the link is up: a router advertisement accepted in between would give the host a route through a container.
+  ensureLinkSysctl('ipv6', name, 'accept_ra', '0', log);
+  if (config.hairpinMode || config.portIsolation) {
+    host.link.setPort(hostEnd.index, { hairpin: config.hairpinMode, isolated: config.portIsolation });
+  }
+  // The kernel ignores an alias in the creating message, so it travels with the one that sets the link up.
+  host.link.set(hostEnd.index, { up: true, alias: ownerComment(attachment) });
+  return { host: hostEnd, sandbox: inside.link.get({ name: attachment.ifname }) };
+}
+
+/**
+ * Waits, by events, until the host end carries traffic. Throws kernelRefused naming the state after 2.55 s.
+ */
+export function waitUntilUp(host: Rtnetlink, hostEnd: Link): void {
+  if (isOperational(host, hostEnd)) {
+    return;
+  }
+  using monitor = openRtnetlinkMonitor({ groups: ['link'] });
+  const deadline = Date.now() + FORWARDING_DEADLINE_MS;
+  while (!isOperational(host, hostEnd)) {
+    monitor.wait(Math.max(1, deadline - Date.now()));
+    if (Date.now() >= deadline) {
+      const { operstate } = host.link.get({ index: hostEnd.index });
+      throw new Error(`Link "${hostEnd.name}" is still "${operstate}" after ${FORWARDING_DEADLINE_MS} ms`);
+    }
+  }
+}
+
+function isOperational(host: Rtnetlink, link: Link): boolean {
+  return host.link.get({ index: link.index }).operstate === 'up';
+}
+
+function explainRefusal(error: unknown, config: BridgeConfig, attachment: Attachment, netns: Netns): unknown {
+  if (hasCode(error, 'EEXIST')) {
+    const who = `"${attachment.ifname}" of container "${attachment.containerId}"`;
+    return duplicateAttachment(`Link ${who} already exists in sandbox "${netns.path}"; run DEL for it first`, {
+      cause: error,
+    });
+  }
+  if (hasCode(error, 'EXFULL')) {
+    const next = 'spread the containers over several networks with bridges of their own';
+    return bridgeFull(`Bridge "${config.bridge}" has all its ${BRIDGE_PORT_LIMIT} ports in use; ${next}`, {
+      cause: error,
+    });
+  }
+  return error;
+}

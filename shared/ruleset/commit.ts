@@ -1,0 +1,59 @@
+// Look, decide, commit: a batch that is refused when the ruleset has changed since it was looked at.
+// Used by every change to our table; the lock keeps our own processes from making each other start over.
+import { mkdirSync } from 'node:fs';
+import { hasCode, tryAgainLater } from '../cni/error.ts';
+import { pause } from '../linux/clock.ts';
+import { lockFile } from '../linux/file-lock.ts';
+import type { Nftables } from '../nftables/nftables.ts';
+import type { Command } from '../nftables/objects.ts';
+
+const LOCK_DIRECTORY = '/run/patchbay';
+const LOCK_FILE = `${LOCK_DIRECTORY}/nftables.lock`;
+const DEADLINE_MS = 30_000;
+/** Enough to let another program's batch pass, little enough not to be felt. */
+const LONGEST_PAUSE_MS = 10;
+
+/**
+ * Commits what `plan` decides from the ruleset it reads, as one batch that holds only if nothing changed in between;
+ * otherwise looks again, until 30 s have passed. An empty plan commits nothing.
+ * Throws tryAgainLater at the deadline, else what the kernel refused.
+ */
+export function commitGuarded(nft: Nftables, plan: () => readonly Command[]): void {
+  using _lock = lockRuleset();
+  const deadline = Date.now() + DEADLINE_MS;
+  for (;;) {
+    const generation = nft.generation();
+    const commands = plan();
+    if (commands.length === 0) {
+      return;
+    }
+    try {
+      nft.commit(commands, { generation });
+      return;
+    } catch (error) {
+      if (!hasCode(error, 'ERESTART')) {
+        throw error;
+      }
+      if (Date.now() >= deadline) {
+        const who = 'another program keeps changing the nf_tables ruleset';
+        throw tryAgainLater(`Cannot commit to table "inet patchbay" within ${DEADLINE_MS / 1000} s: ${who}`, {
+          cause: error,
+        });
+      }
+    }
+    pause(1 + Math.random() * LONGEST_PAUSE_MS);
+  }
+}
+
+/** Without a writable /run the generation id alone keeps us safe; the lock only saves retries. */
+function lockRuleset(): Disposable | undefined {
+  try {
+    mkdirSync(LOCK_DIRECTORY, { mode: 0o700, recursive: true });
+    return lockFile(LOCK_FILE, { deadlineMs: DEADLINE_MS, mode: 0o600 });
+  } catch (error) {
+    if (hasCode(error, 'ETIMEDOUT')) {
+      throw tryAgainLater(`Cannot get the lock "${LOCK_FILE}" within ${DEADLINE_MS / 1000} s`, { cause: error });
+    }
+    return undefined;
+  }
+}
