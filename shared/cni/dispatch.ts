@@ -1,10 +1,33 @@
 // The life of one call: environment, stdin, versions, the plugin's verb, and what to print.
 // Called by main.ts; the delegate runs our own IPAM plugins through the same steps.
-import type { AnyPlugin } from './plugin.ts';
+import type { Attachment } from './attachment.ts';
+import { bannerLines, versionAnswer } from './banner.ts';
+import { pickKeys } from './decode.ts';
+import { createIpamDelegate } from './delegate.ts';
+import { encodeJson } from './encode.ts';
+import {
+  type Command,
+  type Env,
+  type Environment,
+  expectForeignNetns,
+  isCommand,
+  parseEnvironment,
+} from './environment.ts';
+import { invalidConfig, invalidEnvironment, ioFailure, quote, toCniError } from './error.ts';
+import {
+  type NetworkConfig,
+  type NetworkHeader,
+  parseHeader,
+  parseNetworkConfig,
+  parseVersion,
+} from './network-config.ts';
+import type { AnyPlugin, Call, ConfigSource, Unread } from './plugin.ts';
+import { encodeResult } from './result.ts';
+import { type CniVersion, isCniVersion, NEWEST_VERSION } from './versions.ts';
 
 /** Everything a call takes from the process. */
 export interface DispatchIo {
-  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly env: Env;
   /** Called once at most; never for VERSION and the bare run. */
   readonly readStdin: () => Buffer;
   /** Writes one line to stderr. */
@@ -25,5 +48,145 @@ export interface Outcome {
 
 /** Runs the call the environment asks for. Never throws: what goes wrong is printed as a CNI error. */
 export function dispatch(plugin: AnyPlugin, io: DispatchIo): Outcome {
-  throw new Error(`unwritten ${plugin.name} ${io.version}`);
+  const command = io.env['CNI_COMMAND'] ?? '';
+  if (command === '') {
+    for (const line of bannerLines(plugin, io.version)) io.log(line);
+    return { stdout: '', exitCode: 0 };
+  }
+  if (command === 'VERSION') return { stdout: versionAnswer(plugin), exitCode: 0 };
+  return runCommand(plugin, command, io);
+}
+
+/** What stays the same for every plugin that takes part in one call. */
+interface Session {
+  readonly io: DispatchIo;
+  readonly environment: Environment;
+  readonly stdin: Buffer;
+  readonly header: NetworkHeader;
+}
+
+// The order is the reference's, because clients see it in the code of a call with more than one mistake: variables,
+// stdin, unknown command, version, and then the plugin.
+function runCommand(plugin: AnyPlugin, command: string, io: DispatchIo): Outcome {
+  let header: NetworkHeader | undefined;
+  try {
+    const environment = isCommand(command) ? parseEnvironment(io.env, command) : undefined;
+    const stdin = readStdin(io);
+    header = parseHeader(stdin);
+    if (!isCommand(command) || environment === undefined) throw unknownCommand(command);
+    return { stdout: runVerb(plugin, command, { io, environment, stdin, header }), exitCode: 0 };
+  } catch (error) {
+    return { stdout: encodeError(error, versionOf(header)), exitCode: 1 };
+  }
+}
+
+function readStdin(io: DispatchIo): Buffer {
+  try {
+    return io.readStdin();
+  } catch (cause) {
+    throw ioFailure('Cannot read the network configuration from stdin', { cause });
+  }
+}
+
+function unknownCommand(command: string): Error {
+  return invalidEnvironment(
+    `Cannot run CNI_COMMAND ${quote(command)}: the commands are ADD, DEL, CHECK, STATUS, GC and VERSION`,
+  );
+}
+
+// Runs one verb of one plugin and returns what it prints.
+function runVerb(plugin: AnyPlugin, command: Command, session: Session): string {
+  const { environment, header } = session;
+  const version = parseVersion(header.raw, command, plugin.supportedVersions);
+  if (command === 'ADD' || command === 'DEL') expectForeignNetns(environment);
+  const network = parseNetworkConfig(header, version, command);
+  const source = { network, args: environment.args, command };
+  const call = openCall(plugin, network, session);
+  const attachment = {
+    network: header.name,
+    containerId: environment.containerId,
+    ifname: environment.ifname,
+  };
+  const { netns } = environment;
+  switch (command) {
+    case 'ADD':
+      return add(plugin, source, { ...call, attachment, netns });
+    case 'DEL':
+      plugin.del(source, { ...call, attachment, netns: netns === '' ? undefined : netns });
+      break;
+    case 'CHECK':
+      if (plugin.checkNeedsPrevResult) expectPrevResult(network);
+      plugin.check(source, { ...call, attachment, netns });
+      break;
+    case 'STATUS':
+      plugin.status(source, call);
+      break;
+    case 'GC':
+      plugin.gc(source, { ...call, validAttachments: network.validAttachments });
+      break;
+  }
+  return '';
+}
+
+function openCall(plugin: AnyPlugin, network: NetworkConfig, session: Session): Unread<Call<unknown>> {
+  const { io, environment, stdin } = session;
+  const ipam = createIpamDelegate({
+    caller: plugin.name,
+    cniVersion: network.cniVersion,
+    env: io.env,
+    path: environment.path,
+    stdin,
+    ownExecutable: io.ownExecutable,
+    registry: io.registry,
+    runOwn: (own, command) => runVerb(own, command, session),
+    log: io.log,
+  });
+  return { network, ipam, log: io.log };
+}
+
+interface Attached extends Unread<Call<unknown>> {
+  readonly attachment: Attachment;
+  readonly netns: string;
+}
+
+// A result that its version cannot express is a failed ADD, and a failed ADD leaves nothing behind.
+function add(plugin: AnyPlugin, source: ConfigSource, call: Attached): string {
+  const result = plugin.add(source, call);
+  try {
+    return encodeResult(result, call.network.cniVersion);
+  } catch (error) {
+    undoAdd(plugin, source, call);
+    throw error;
+  }
+}
+
+function undoAdd(plugin: AnyPlugin, source: ConfigSource, call: Attached): void {
+  try {
+    plugin.del({ ...source, command: 'DEL' }, call);
+  } catch (error) {
+    call.log(`Cannot undo an ADD whose result cannot be printed: ${toCniError(error).message}`);
+  }
+}
+
+function expectPrevResult({ prevResult }: NetworkConfig): void {
+  if (prevResult !== undefined) return;
+  throw invalidConfig(
+    'Field "prevResult" of the network configuration is missing: CHECK compares with what ADD returned',
+  );
+}
+
+// An error is in the version of the config as far as that is known (CNI SPEC, section 5 "Error").
+function versionOf(header: NetworkHeader | undefined): CniVersion {
+  const { cniVersion } = pickKeys(header?.raw ?? {}, ['cniVersion']);
+  return typeof cniVersion === 'string' && isCniVersion(cniVersion) ? cniVersion : NEWEST_VERSION;
+}
+
+function encodeError(error: unknown, cniVersion: CniVersion): string {
+  const { code, message, details } = toCniError(error);
+  return encodeJson({
+    cniVersion,
+    code,
+    msg: message,
+    ...(details !== undefined && details !== '' && { details }),
+  });
 }

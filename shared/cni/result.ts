@@ -1,7 +1,8 @@
 // The result of an ADD in its current shape, CNI 1.1; plugins make and read no other.
 // Encoded for the config's version by the dispatcher; parsed from prevResult and from an IPAM plugin's answer.
+import { invalidConfig, quote } from './error.ts';
 import { decodeResult, encodeShape } from './result-versions.ts';
-import type { CniVersion } from './versions.ts';
+import { type CniVersion, resultFamilyOf } from './versions.ts';
 
 export interface Dns {
   readonly nameservers?: readonly string[];
@@ -63,5 +64,10 @@ export function encodeResult(result: Result, version: CniVersion): string {
  * it is of another family or malformed.
  */
 export function parseResult(value: unknown, version: CniVersion): Result {
-  return decodeResult(value, version, 'prevResult');
+  const decoded = decodeResult(value, version, 'prevResult');
+  if (resultFamilyOf(decoded.version) === resultFamilyOf(version)) return decoded.result;
+  throw invalidConfig(
+    `Cannot use a prevResult with cniVersion ${quote(decoded.version)} in a config with cniVersion ${quote(version)}`,
+    { details: 'Both must be of one family: 0.1.0 and 0.2.0, or 0.3.0 to 0.4.0, or 1.0.0 and 1.1.0' },
+  );
 }
