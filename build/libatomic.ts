@@ -1,0 +1,577 @@
+// Frees a Node binary from libatomic.so.1 by giving it a body of its own for the one function it takes from there.
+// Called by build/package.ts on the stripped Node binary, before the application is put into it.
+
+const LIBRARY = 'libatomic.so.1';
+const FUNCTION = '__atomic_compare_exchange';
+
+/**
+ * Returns a copy of an ELF image that no longer needs libatomic.so.1: the only function it imports from there,
+ * `__atomic_compare_exchange`, is added to the padding behind its code, and the import leads there. An image that
+ * does not need the library is returned as it is.
+ *
+ * Takes 64-bit little-endian images for x86-64 and aarch64 which bind eagerly; the image passed in is not changed.
+ * Throws an Error that names the first assumption the image does not meet: a patch that fits only almost would be
+ * a crash on somebody's node, so a new release of Node has to stop the build instead.
+ *
+ * Source: System V ABI, "Object Files" and "Program Loading and Dynamic Linking"; its x86-64 and AArch64 supplements
+ * for the relocations; Linux Standard Base, "Symbol Versioning"; GCC wiki, "Atomic/GCCMM/LIbrary" for the function.
+ */
+export function patchLibatomic(elf: Buffer): Buffer {
+  const image = decodeImage(elf);
+  const needed = findNeeded(image);
+  if (needed === undefined) {
+    return elf;
+  }
+
+  const need = getVersionNeed(image);
+  const symbol = getImport(image, need.version);
+  const relocation = getRelocation(image, symbol.index);
+  const place = getPlace(image);
+  expectEagerBinding(image);
+
+  const patched = Buffer.from(elf);
+  writeBody(patched, image, place);
+  writeRelocation(patched, image, relocation, place);
+  writeSymbol(patched, image, symbol, place);
+  removeVersionNeed(patched, image, need);
+  removeNeeded(patched, image, needed);
+  return patched;
+}
+
+// bool __atomic_compare_exchange(size_t size, void *object, void *expected, void *desired, int success, int failure)
+//
+// All or nothing: if *object equals *expected it becomes *desired and the answer is 1, else *expected becomes what
+// *object was and the answer is 0. Always sequentially consistent, whatever the two orders say: that is never too weak.
+// Node asks for 8 bytes at every call (V8 keeps a free list's head, two 32-bit halves, in its dispatch tables); 1, 2
+// and 4 bytes cost little. Anything else stops the process (SIGILL): 16 bytes would need an `__atomic_load` as well,
+// which is one more import and refused above, and other sizes would need a lock.
+//
+// One instruction a line: its bytes in memory order, then the source they were assembled from (docs/libatomic.md).
+
+/** System V: size in rdi, object rsi, expected rdx, desired rcx; answer in eax. Nothing is saved, nothing needs to be. */
+export const X86_64_LISTING = `
+  48 83 ff 08          cmp          $8,%rdi
+  74 14                je           8f
+  48 83 ff 04          cmp          $4,%rdi
+  74 20                je           4f
+  48 83 ff 02          cmp          $2,%rdi
+  74 28                je           2f
+  48 83 ff 01          cmp          $1,%rdi
+  74 34                je           1f
+  0f 0b                ud2
+  48 8b 02        8:   mov          (%rdx),%rax
+  48 8b 09             mov          (%rcx),%rcx
+  f0 48 0f b1 0e       lock cmpxchg %rcx,(%rsi)
+  74 31                je           0f
+  48 89 02             mov          %rax,(%rdx)
+  eb 2c                jmp          0f
+  8b 02           4:   mov          (%rdx),%eax
+  8b 09                mov          (%rcx),%ecx
+  f0 0f b1 0e          lock cmpxchg %ecx,(%rsi)
+  74 22                je           0f
+  89 02                mov          %eax,(%rdx)
+  eb 1e                jmp          0f
+  66 8b 02        2:   mov          (%rdx),%ax
+  66 8b 09             mov          (%rcx),%cx
+  66 f0 0f b1 0e       lock cmpxchg %cx,(%rsi)
+  74 11                je           0f
+  66 89 02             mov          %ax,(%rdx)
+  eb 0c                jmp          0f
+  8a 02           1:   mov          (%rdx),%al
+  8a 09                mov          (%rcx),%cl
+  f0 0f b0 0e          lock cmpxchg %cl,(%rsi)
+  74 02                je           0f
+  88 02                mov          %al,(%rdx)
+  0f 94 c0        0:   sete         %al
+  0f b6 c0             movzbl       %al,%eax
+  c3                   ret
+`;
+
+/**
+ * AAPCS64: size in x0, object x1, expected x2, desired x3; answer in w0; x4 to x7 are free. Load-acquire and
+ * store-release exclusives exist on every ARMv8 (the single instruction, CAS, does not).
+ */
+export const AARCH64_LISTING = `
+  1f 20 00 f1          cmp          x0, #8
+  00 01 00 54          b.eq         8f
+  1f 10 00 f1          cmp          x0, #4
+  00 02 00 54          b.eq         4f
+  1f 08 00 f1          cmp          x0, #2
+  00 03 00 54          b.eq         2f
+  1f 04 00 f1          cmp          x0, #1
+  00 04 00 54          b.eq         1f
+  01 00 00 00          udf          #1
+  44 00 40 f9     8:   ldr          x4, [x2]
+  65 00 40 f9          ldr          x5, [x3]
+  26 fc 5f c8     80:  ldaxr        x6, [x1]
+  df 00 04 eb          cmp          x6, x4
+  81 00 00 54          b.ne         81f
+  25 fc 07 c8          stlxr        w7, x5, [x1]
+  87 ff ff 35          cbnz         w7, 80b
+  20 00 00 14          b            0f
+  46 00 00 f9     81:  str          x6, [x2]
+  1e 00 00 14          b            0f
+  44 00 40 b9     4:   ldr          w4, [x2]
+  65 00 40 b9          ldr          w5, [x3]
+  26 fc 5f 88     40:  ldaxr        w6, [x1]
+  df 00 04 6b          cmp          w6, w4
+  81 00 00 54          b.ne         41f
+  25 fc 07 88          stlxr        w7, w5, [x1]
+  87 ff ff 35          cbnz         w7, 40b
+  16 00 00 14          b            0f
+  46 00 00 b9     41:  str          w6, [x2]
+  14 00 00 14          b            0f
+  44 00 40 79     2:   ldrh         w4, [x2]
+  65 00 40 79          ldrh         w5, [x3]
+  26 fc 5f 48     20:  ldaxrh       w6, [x1]
+  df 00 04 6b          cmp          w6, w4
+  81 00 00 54          b.ne         21f
+  25 fc 07 48          stlxrh       w7, w5, [x1]
+  87 ff ff 35          cbnz         w7, 20b
+  0c 00 00 14          b            0f
+  46 00 00 79     21:  strh         w6, [x2]
+  0a 00 00 14          b            0f
+  44 00 40 39     1:   ldrb         w4, [x2]
+  65 00 40 39          ldrb         w5, [x3]
+  26 fc 5f 08     10:  ldaxrb       w6, [x1]
+  df 00 04 6b          cmp          w6, w4
+  81 00 00 54          b.ne         11f
+  25 fc 07 08          stlxrb       w7, w5, [x1]
+  87 ff ff 35          cbnz         w7, 10b
+  02 00 00 14          b            0f
+  46 00 00 39     11:  strb         w6, [x2]
+  e0 17 9f 1a     0:   cset         w0, eq
+  c0 03 5f d6          ret
+`;
+
+// Names and numbers as in <elf.h>.
+const PT_LOAD = 1;
+const PT_DYNAMIC = 2;
+const PF_X = 1;
+const SHT_NOBITS = 8;
+const SHT_DYNSYM = 11;
+const SHT_GNU_verneed = 0x6ffffffe;
+const SHT_GNU_versym = 0x6fffffff;
+const SHF_EXECINSTR = 4;
+const DT_NULL = 0;
+const DT_NEEDED = 1;
+const DT_PLTRELSZ = 2;
+const DT_STRTAB = 5;
+const DT_SYMTAB = 6;
+const DT_RELA = 7;
+const DT_RELASZ = 8;
+const DT_JMPREL = 23;
+const DT_FLAGS = 30;
+const DT_VERSYM = 0x6ffffff0;
+const DT_VERNEED = 0x6ffffffe;
+const DT_VERNEEDNUM = 0x6fffffff;
+const DF_BIND_NOW = 8;
+const GLOBAL_FUNCTION = 0x12; // st_info: STB_GLOBAL, STT_FUNC
+const STV_HIDDEN = 2;
+const SHN_UNDEF = 0;
+const VER_NDX_LOCAL = 0;
+
+const SEGMENT_HEADER = 56;
+const SECTION_HEADER = 64;
+const DYNAMIC_ENTRY = 16;
+const SYMBOL = 24;
+const RELA = 24;
+const VERNEED = 16;
+const VERNAUX = 16;
+
+// The smallest page of both machines: what lies between the end of a segment and the end of that page is mapped with
+// the segment on every kernel.
+const PAGE = 4096;
+const ALIGNMENT = 16;
+
+interface Machine {
+  readonly body: Buffer;
+  readonly jumpSlot: number; // the relocation of an imported function: slot = address of the symbol
+  readonly relative: number; // slot = where the image lies + addend: no symbol is looked up
+}
+
+// e_machine → how that machine is served.
+const MACHINES: ReadonlyMap<number, Machine> = new Map([
+  [62, { body: encodeListing(X86_64_LISTING), jumpSlot: 7, relative: 8 }],
+  [183, { body: encodeListing(AARCH64_LISTING), jumpSlot: 1026, relative: 1027 }],
+]);
+
+interface Segment {
+  readonly header: number; // file offset of its header
+  readonly type: number;
+  readonly flags: number;
+  readonly offset: number;
+  readonly address: number;
+  readonly fileSize: number;
+  readonly memorySize: number;
+}
+
+interface Section {
+  readonly index: number;
+  readonly header: number;
+  readonly type: number;
+  readonly flags: number;
+  readonly address: number;
+  readonly offset: number;
+  readonly size: number;
+}
+
+interface DynamicEntry {
+  readonly position: number; // file offset
+  readonly tag: number;
+  readonly value: number;
+}
+
+interface Image {
+  readonly bytes: Buffer;
+  readonly machine: Machine;
+  readonly segments: readonly Segment[];
+  readonly sections: readonly Section[];
+  readonly dynamic: readonly DynamicEntry[]; // closed by its DT_NULL
+}
+
+function decodeImage(bytes: Buffer): Image {
+  expect(bytes.length >= 64 && bytes.readUInt32BE(0) === 0x7f454c46, 'it is no ELF image');
+  expect(bytes.readUInt8(4) === 2, 'it is not 64-bit');
+  expect(bytes.readUInt8(5) === 1, 'it is not little-endian');
+  const machineNumber = bytes.readUInt16LE(18);
+  const machine = MACHINES.get(machineNumber);
+  expect(machine !== undefined, `machine ${machineNumber} is neither x86-64 (62) nor aarch64 (183)`);
+  expect(bytes.readUInt16LE(54) === SEGMENT_HEADER, `program headers have ${bytes.readUInt16LE(54)} bytes`);
+  expect(bytes.readUInt16LE(58) === SECTION_HEADER, `section headers have ${bytes.readUInt16LE(58)} bytes`);
+
+  const segments = decodeSegments(bytes);
+  const sections = decodeSections(bytes);
+  return { bytes, machine, segments, sections, dynamic: decodeDynamic(bytes, segments) };
+}
+
+function decodeSegments(bytes: Buffer): Segment[] {
+  const table = readWord(bytes, 32);
+  const count = bytes.readUInt16LE(56);
+  return Array.from({ length: count }, (_, index) => {
+    const header = table + index * SEGMENT_HEADER;
+    return {
+      header,
+      type: bytes.readUInt32LE(header),
+      flags: bytes.readUInt32LE(header + 4),
+      offset: readWord(bytes, header + 8),
+      address: readWord(bytes, header + 16),
+      fileSize: readWord(bytes, header + 32),
+      memorySize: readWord(bytes, header + 40),
+    };
+  });
+}
+
+function decodeSections(bytes: Buffer): Section[] {
+  const table = readWord(bytes, 40);
+  const count = bytes.readUInt16LE(60);
+  return Array.from({ length: count }, (_, index) => {
+    const header = table + index * SECTION_HEADER;
+    return {
+      index,
+      header,
+      type: bytes.readUInt32LE(header + 4),
+      flags: readWord(bytes, header + 8),
+      address: readWord(bytes, header + 16),
+      offset: readWord(bytes, header + 24),
+      size: readWord(bytes, header + 32),
+    };
+  });
+}
+
+function decodeDynamic(bytes: Buffer, segments: readonly Segment[]): DynamicEntry[] {
+  const segment = expectOne(
+    segments.filter(({ type }) => type === PT_DYNAMIC),
+    'dynamic segments',
+  );
+  const entries: DynamicEntry[] = [];
+  for (let at = segment.offset; at < segment.offset + segment.fileSize; at += DYNAMIC_ENTRY) {
+    entries.push({ position: at, tag: readWord(bytes, at), value: readWord(bytes, at + 8) });
+    if (entries.at(-1)?.tag === DT_NULL) {
+      return entries;
+    }
+  }
+  throw refusal('the dynamic section has no end');
+}
+
+function findNeeded(image: Image): DynamicEntry | undefined {
+  const entries = image.dynamic.filter(
+    ({ tag, value }) => tag === DT_NEEDED && readDynamicString(image, value) === LIBRARY,
+  );
+  expect(entries.length <= 1, `${LIBRARY} is needed ${entries.length} times`);
+  return entries[0];
+}
+
+interface VersionNeed {
+  readonly section: Section; // all version needs, one after the other
+  readonly position: number; // file offset of the one for the library, its version behind it
+  readonly previous: number | undefined; // file offset of the need before it
+  readonly isLast: boolean;
+  readonly version: number; // what the symbols that come from there carry in the version table
+}
+
+function getVersionNeed(image: Image): VersionNeed {
+  const { bytes } = image;
+  const section = getSection(image, SHT_GNU_verneed, DT_VERNEED);
+  const count = getDynamic(image, DT_VERNEEDNUM);
+  expect(count > 1, `there are ${count} version needs`); // the loader reads the first one without asking
+
+  const found: VersionNeed[] = [];
+  let position = section.offset;
+  let previous: number | undefined;
+  for (let index = 0; index < count; index += 1) {
+    const versions = bytes.readUInt16LE(position + 2);
+    const next = bytes.readUInt32LE(position + 12);
+    const isLast = index === count - 1;
+    // Each need is followed by its versions and then by the next need: only so can one be cut out.
+    const size = VERNEED + versions * VERNAUX;
+    expect(bytes.readUInt16LE(position) === 1, `version need ${index} has another layout`);
+    expect(bytes.readUInt32LE(position + 8) === VERNEED, `version need ${index} is not contiguous`);
+    expect(next === (isLast ? 0 : size), `version need ${index} is not followed by the next`);
+    if (readDynamicString(image, bytes.readUInt32LE(position + 4)) === LIBRARY) {
+      expect(versions === 1, `${versions} versions of ${LIBRARY} are needed`);
+      const version = bytes.readUInt16LE(position + VERNEED + 6);
+      found.push({ section, position, previous, isLast, version });
+    }
+    previous = position;
+    position += size;
+  }
+  expect(position === section.offset + section.size, 'the version needs do not fill their section');
+  return expectOne(found, `version needs for ${LIBRARY}`);
+}
+
+interface DynamicSymbol {
+  readonly index: number;
+  readonly position: number; // file offset
+  readonly versionPosition: number; // file offset of its version
+}
+
+function getImport(image: Image, version: number): DynamicSymbol {
+  const { bytes } = image;
+  const symbols = getSection(image, SHT_DYNSYM, DT_SYMTAB);
+  const versions = getSection(image, SHT_GNU_versym, DT_VERSYM);
+  const count = symbols.size / SYMBOL;
+  expect(versions.size === count * 2, `${count} dynamic symbols have ${versions.size / 2} versions`);
+
+  const found: DynamicSymbol[] = [];
+  for (let index = 0; index < count; index += 1) {
+    const position = symbols.offset + index * SYMBOL;
+    const versionPosition = versions.offset + index * 2;
+    if (bytes.readUInt16LE(versionPosition) === version) {
+      found.push({ index, position, versionPosition });
+    }
+  }
+  const names = found.map(({ position }) => readDynamicString(image, bytes.readUInt32LE(position)));
+  expect(
+    names.length === 1 && names[0] === FUNCTION,
+    `it imports ${names.join(', ') || 'nothing'} from ${LIBRARY}, not just ${FUNCTION}`,
+  );
+
+  const symbol = expectOne(found, 'imports');
+  expect(bytes.readUInt8(symbol.position + 4) === GLOBAL_FUNCTION, `${FUNCTION} is no global function`);
+  expect(bytes.readUInt16LE(symbol.position + 6) === SHN_UNDEF, `${FUNCTION} is defined already`);
+  return symbol;
+}
+
+function getRelocation(image: Image, symbol: number): number {
+  const { bytes } = image;
+  const found: number[] = [];
+  for (const [table, size] of [
+    [DT_RELA, DT_RELASZ],
+    [DT_JMPREL, DT_PLTRELSZ],
+  ] as const) {
+    const length = findDynamic(image, size) ?? 0;
+    const start = length === 0 ? 0 : offsetOf(image, getDynamic(image, table), length);
+    for (let position = start; position < start + length; position += RELA) {
+      if (bytes.readUInt32LE(position + 12) === symbol) {
+        found.push(position);
+      }
+    }
+  }
+  const position = expectOne(found, `relocations for ${FUNCTION}`);
+  const type = bytes.readUInt32LE(position + 8);
+  expect(type === image.machine.jumpSlot, `the relocation for ${FUNCTION} has type ${type}`);
+  return position;
+}
+
+interface Place {
+  readonly segment: Segment;
+  readonly section: Section; // the last one of the segment, which grows over the body: strip keeps only sections
+  readonly offset: number;
+  readonly address: number;
+}
+
+function getPlace(image: Image): Place {
+  const { bytes, segments, sections, machine } = image;
+  const segment = expectOne(
+    segments.filter(({ type, flags }) => type === PT_LOAD && (flags & PF_X) !== 0),
+    'executable segments',
+  );
+  expect(
+    segment.fileSize === segment.memorySize,
+    'the executable segment has a part that is not in the file',
+  );
+  const segmentEnd = segment.offset + segment.fileSize;
+  const section = expectOne(
+    sections.filter(
+      ({ flags, offset, size }) => (flags & SHF_EXECINSTR) !== 0 && offset + size === segmentEnd,
+    ),
+    'sections at the end of the executable segment',
+  );
+
+  const address = alignUp(segment.address + segment.fileSize, ALIGNMENT);
+  const offset = segment.offset + (address - segment.address);
+  const end = offset + machine.body.length;
+  const pageEnd = segment.offset + (alignUp(segment.address + segment.fileSize, PAGE) - segment.address);
+  expect(
+    end <= pageEnd,
+    `${machine.body.length} bytes do not fit into the last page of the executable segment`,
+  );
+  expect(
+    bytes.subarray(segmentEnd, end).every((byte) => byte === 0),
+    'the padding of the executable segment is used',
+  );
+  for (const other of [...segments, ...sections.filter(({ type }) => type !== SHT_NOBITS)]) {
+    const size = 'size' in other ? other.size : other.fileSize;
+    const isApart = size === 0 || other.offset >= end || other.offset + size <= segmentEnd;
+    expect(isApart, 'the padding of the executable segment belongs to something else');
+  }
+  return { segment, section, offset, address };
+}
+
+/** A relocation without symbol is not among those that a loader which binds lazily would understand in this table. */
+function expectEagerBinding(image: Image): void {
+  const flags = findDynamic(image, DT_FLAGS) ?? 0;
+  expect((flags & DF_BIND_NOW) !== 0, 'it does not bind eagerly');
+}
+
+function writeBody(patched: Buffer, image: Image, { segment, section, offset }: Place): void {
+  const { body } = image.machine;
+  body.copy(patched, offset);
+  const end = offset + body.length;
+  writeWord(patched, segment.header + 32, end - segment.offset); // p_filesz
+  writeWord(patched, segment.header + 40, end - segment.offset); // p_memsz
+  writeWord(patched, section.header + 32, end - section.offset); // sh_size
+}
+
+function writeRelocation(patched: Buffer, image: Image, position: number, place: Place): void {
+  patched.writeUInt32LE(image.machine.relative, position + 8);
+  patched.writeUInt32LE(0, position + 12); // no symbol
+  writeWord(patched, position + 16, place.address); // r_addend
+}
+
+/** For people only (debuggers, `nm -D`): hidden, so no other library of the process is ever bound to our body. */
+function writeSymbol(patched: Buffer, image: Image, symbol: DynamicSymbol, place: Place): void {
+  patched.writeUInt8(STV_HIDDEN, symbol.position + 5);
+  patched.writeUInt16LE(place.section.index, symbol.position + 6);
+  writeWord(patched, symbol.position + 8, place.address);
+  writeWord(patched, symbol.position + 16, image.machine.body.length);
+  patched.writeUInt16LE(VER_NDX_LOCAL, symbol.versionPosition);
+}
+
+/** Cuts the need out and moves those behind it up; they refer to each other by distance, so they may move. */
+function removeVersionNeed(patched: Buffer, image: Image, need: VersionNeed): void {
+  const { section, position, previous, isLast } = need;
+  const size = VERNEED + VERNAUX;
+  const end = section.offset + section.size;
+  patched.copyWithin(position, position + size, end);
+  patched.fill(0, end - size, end);
+  if (isLast && previous !== undefined) {
+    patched.writeUInt32LE(0, previous + 12); // vn_next
+  }
+  writeWord(patched, section.header + 32, section.size - size); // sh_size
+  const count = getDynamicEntry(image, DT_VERNEEDNUM);
+  patched.writeUInt32LE(count.value - 1, section.header + 44); // sh_info
+  writeWord(patched, count.position + 8, count.value - 1);
+}
+
+function removeNeeded(patched: Buffer, image: Image, needed: DynamicEntry): void {
+  // All entries behind it move up by one, the closing DT_NULL included.
+  const end = (image.dynamic.at(-1)?.position ?? needed.position) + DYNAMIC_ENTRY;
+  patched.copyWithin(needed.position, needed.position + DYNAMIC_ENTRY, end);
+}
+
+function findDynamic(image: Image, tag: number): number | undefined {
+  return image.dynamic.find((entry) => entry.tag === tag)?.value;
+}
+
+function getDynamicEntry(image: Image, tag: number): DynamicEntry {
+  return expectOne(
+    image.dynamic.filter((entry) => entry.tag === tag),
+    `dynamic entries with tag 0x${tag.toString(16)}`,
+  );
+}
+
+function getDynamic(image: Image, tag: number): number {
+  return getDynamicEntry(image, tag).value;
+}
+
+/** The section of a type, which must begin where the dynamic entry says: loader and tools see the same table. */
+function getSection(image: Image, type: number, tag: number): Section {
+  const section = expectOne(
+    image.sections.filter((one) => one.type === type),
+    `sections of type 0x${type.toString(16)}`,
+  );
+  const address = getDynamic(image, tag);
+  expect(
+    section.address === address,
+    `the section of type 0x${type.toString(16)} is not at the loader's address`,
+  );
+  expect(
+    section.offset === offsetOf(image, address, section.size),
+    `section ${section.index} is mapped elsewhere`,
+  );
+  return section;
+}
+
+function offsetOf(image: Image, address: number, size: number): number {
+  const segment = image.segments.find(
+    (one) => one.type === PT_LOAD && address >= one.address && address + size <= one.address + one.fileSize,
+  );
+  expect(segment !== undefined, `address 0x${address.toString(16)} is not in the file`);
+  return segment.offset + (address - segment.address);
+}
+
+function readDynamicString(image: Image, index: number): string {
+  const start = offsetOf(image, getDynamic(image, DT_STRTAB) + index, 1);
+  return image.bytes.toString('latin1', start, image.bytes.indexOf(0, start));
+}
+
+function readWord(bytes: Buffer, position: number): number {
+  const value = bytes.readBigUInt64LE(position);
+  expect(value <= BigInt(Number.MAX_SAFE_INTEGER), `the number at 0x${position.toString(16)} is too large`);
+  return Number(value);
+}
+
+function writeWord(bytes: Buffer, position: number, value: number): void {
+  bytes.writeBigUInt64LE(BigInt(value), position);
+}
+
+function alignUp(value: number, alignment: number): number {
+  return Math.ceil(value / alignment) * alignment;
+}
+
+/** The first column of a listing, filled up to the alignment: what a later tool appends should start aligned too. */
+function encodeListing(listing: string): Buffer {
+  const columns = listing.split('\n').map((line) => line.slice(0, 18).replaceAll(' ', ''));
+  const code = Buffer.from(columns.join(''), 'hex');
+  return Buffer.concat([code, Buffer.alloc(alignUp(code.length, ALIGNMENT) - code.length)]);
+}
+
+function expectOne<T>(found: readonly T[], what: string): T {
+  const [first] = found;
+  if (found.length !== 1 || first === undefined) {
+    throw refusal(`there are ${found.length} ${what}, not 1`);
+  }
+  return first;
+}
+
+function expect(isMet: boolean, otherwise: string): asserts isMet {
+  if (!isMet) {
+    throw refusal(otherwise);
+  }
+}
+
+function refusal(reason: string): Error {
+  return new Error(`Cannot replace ${LIBRARY} in this image: ${reason}`);
+}
