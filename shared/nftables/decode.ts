@@ -1,0 +1,261 @@
+// What the kernel says about its ruleset, as facts. nftables.ts calls it on every reply; nothing here does I/O.
+// Nothing a reply holds can make it throw: what cannot be read is left out, an unknown expression is kept as it came.
+import { Attributes, readAttributes } from '../netlink/attributes.ts';
+import { align, HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
+import type { NetlinkMessage } from '../netlink/message.ts';
+import {
+  NF_DROP,
+  NFT_MSG_NEWCHAIN,
+  NFT_MSG_NEWGEN,
+  NFT_MSG_NEWRULE,
+  NFT_MSG_NEWSETELEM,
+  NFT_MSG_NEWTABLE,
+  NFTA_CHAIN_HANDLE,
+  NFTA_CHAIN_HOOK,
+  NFTA_CHAIN_NAME,
+  NFTA_CHAIN_POLICY,
+  NFTA_CHAIN_TABLE,
+  NFTA_CHAIN_TYPE,
+  NFTA_CHAIN_USE,
+  NFTA_CHAIN_USERDATA,
+  NFTA_GEN_ID,
+  NFTA_HOOK_HOOKNUM,
+  NFTA_HOOK_PRIORITY,
+  NFTA_RULE_CHAIN,
+  NFTA_RULE_EXPRESSIONS,
+  NFTA_RULE_HANDLE,
+  NFTA_RULE_TABLE,
+  NFTA_RULE_USERDATA,
+  NFTA_SET_ELEM_DATA,
+  NFTA_SET_ELEM_KEY,
+  NFTA_SET_ELEM_LIST_ELEMENTS,
+  NFTA_SET_ELEM_USERDATA,
+  NFTA_TABLE_HANDLE,
+  NFTA_TABLE_NAME,
+  NFTA_TABLE_USE,
+  NFTA_TABLE_USERDATA,
+} from './constants.ts';
+import { familyName, messageType } from './encode.ts';
+import { readData, readValue } from './exprs/data.ts';
+import { type Expr, readExpr } from './exprs/expr.ts';
+import type { ChainRef, SetRef, TableRef, Verdict } from './objects.ts';
+import { decodeComment, findComment, UDATA_COMMENT } from './userdata.ts';
+
+export interface TableFact extends TableRef {
+  readonly kind: 'table';
+  readonly comment: string | undefined;
+  readonly handle: bigint | undefined;
+  /** Chains, sets and other objects in it. */
+  readonly use: number | undefined;
+}
+
+export interface ChainFact extends ChainRef {
+  readonly kind: 'chain';
+  readonly comment: string | undefined;
+  readonly handle: bigint | undefined;
+  /** Rules in it, and jumps to it. */
+  readonly use: number | undefined;
+  /** `hook` is the kernel's number (NF_INET_*); undefined for a chain that only jumps reach. */
+  readonly base:
+    | {
+        readonly type: string;
+        readonly hook: number;
+        readonly priority: number;
+        readonly policy: 'accept' | 'drop';
+      }
+    | undefined;
+}
+
+export interface RuleFact {
+  readonly kind: 'rule';
+  readonly chain: ChainRef;
+  readonly handle: bigint;
+  readonly comment: string | undefined;
+  /** As on the wire: `decodeExprs` reads them. */
+  readonly program: Uint8Array;
+}
+
+export interface ElementFact {
+  readonly kind: 'element';
+  readonly set: SetRef;
+  /** The fields side by side, padded to 32 bits each where there are several. */
+  readonly key: Uint8Array;
+  /** Undefined in a set. */
+  readonly data: Verdict | Uint8Array | undefined;
+  readonly comment: string | undefined;
+}
+
+/** `struct nfgenmsg` */
+const HEADER = 4;
+
+/** The number that changes with every change of the ruleset, undefined when the message is another. */
+export function decodeGeneration(message: NetlinkMessage): number | undefined {
+  return read(message, NFT_MSG_NEWGEN, (a) => a.u32be(NFTA_GEN_ID));
+}
+
+/** A table, undefined when the message is about something else. */
+export function decodeTable(message: NetlinkMessage): TableFact | undefined {
+  return read(message, NFT_MSG_NEWTABLE, (a) => {
+    const table = tableRef(message, a.string(NFTA_TABLE_NAME));
+    if (table === undefined) return undefined;
+    return {
+      kind: 'table',
+      ...table,
+      comment: comment(a.bytes(NFTA_TABLE_USERDATA)),
+      handle: a.u64be(NFTA_TABLE_HANDLE),
+      use: a.u32be(NFTA_TABLE_USE),
+    };
+  });
+}
+
+/** A chain, undefined when the message is about something else. */
+export function decodeChain(message: NetlinkMessage): ChainFact | undefined {
+  return read(message, NFT_MSG_NEWCHAIN, (a) => {
+    const table = tableRef(message, a.string(NFTA_CHAIN_TABLE));
+    const name = a.string(NFTA_CHAIN_NAME);
+    if (table === undefined || name === undefined) return undefined;
+    return {
+      kind: 'chain',
+      table,
+      name,
+      comment: comment(a.bytes(NFTA_CHAIN_USERDATA)),
+      handle: a.u64be(NFTA_CHAIN_HANDLE),
+      use: a.u32be(NFTA_CHAIN_USE),
+      base: chainBase(a),
+    };
+  });
+}
+
+function chainBase(a: Attributes): ChainFact['base'] {
+  const type = a.string(NFTA_CHAIN_TYPE);
+  const hook = a.nest(NFTA_CHAIN_HOOK);
+  const number = hook?.u32be(NFTA_HOOK_HOOKNUM);
+  const priority = hook?.u32be(NFTA_HOOK_PRIORITY);
+  if (type === undefined || number === undefined || priority === undefined) return undefined;
+  const policy = a.u32be(NFTA_CHAIN_POLICY) === NF_DROP ? 'drop' : 'accept';
+  return { type, hook: number, priority: priority | 0, policy };
+}
+
+/** A rule, undefined when the message is about something else. */
+export function decodeRule(message: NetlinkMessage): RuleFact | undefined {
+  return read(message, NFT_MSG_NEWRULE, (a) => {
+    const table = tableRef(message, a.string(NFTA_RULE_TABLE));
+    const name = a.string(NFTA_RULE_CHAIN);
+    const handle = a.u64be(NFTA_RULE_HANDLE);
+    if (table === undefined || name === undefined || handle === undefined) return undefined;
+    return {
+      kind: 'rule',
+      chain: { table, name },
+      handle,
+      comment: comment(a.bytes(NFTA_RULE_USERDATA)),
+      program: a.bytes(NFTA_RULE_EXPRESSIONS) ?? new Uint8Array(0),
+    };
+  });
+}
+
+/** The expressions of a rule's program, in order. */
+export function decodeExprs(program: Uint8Array): Expr[] {
+  return guard(() => readAttributes(program).members().map(readExpr)) ?? [];
+}
+
+/**
+ * Adds the elements told by one message of a dump, or by the answer to a query, to `found`. With `commentPrefix` only
+ * those whose comment begins with these bytes: the others are passed over without being decoded, which is what makes
+ * a look through a map of thousands cheap.
+ */
+export function decodeElements(
+  message: NetlinkMessage,
+  set: SetRef,
+  found: ElementFact[],
+  commentPrefix?: Uint8Array,
+): void {
+  if (message.type !== messageType(NFT_MSG_NEWSETELEM)) return;
+  const { body } = message;
+  const view = viewOf(body);
+  const list = findAttribute(view, HEADER, body.length, NFTA_SET_ELEM_LIST_ELEMENTS);
+  if (list < 0) return;
+  const end = list + payloadLength(view, list);
+  for (let at = list; end - at >= ATTRIBUTE_HEADER; ) {
+    const length = view.getUint16(at, HOST_LITTLE_ENDIAN);
+    if (length < ATTRIBUTE_HEADER || length > end - at) return;
+    const start = at + ATTRIBUTE_HEADER;
+    if (commentPrefix === undefined || hasComment(body, view, start, at + length, commentPrefix)) {
+      const element = guard(() => decodeElement(new Attributes(view, start, at + length), set));
+      if (element !== undefined) found.push(element);
+    }
+    at += align(length);
+  }
+}
+
+function decodeElement(a: Attributes, set: SetRef): ElementFact | undefined {
+  const key = readValue(a.nest(NFTA_SET_ELEM_KEY));
+  if (key === undefined) return undefined; // the catch-all element of a set has none
+  return {
+    kind: 'element',
+    set,
+    key,
+    data: readData(a.nest(NFTA_SET_ELEM_DATA)),
+    comment: comment(a.bytes(NFTA_SET_ELEM_USERDATA)),
+  };
+}
+
+function hasComment(
+  body: Uint8Array,
+  view: DataView,
+  start: number,
+  end: number,
+  prefix: Uint8Array,
+): boolean {
+  const at = findAttribute(view, start, end, NFTA_SET_ELEM_USERDATA);
+  if (at < 0) return false;
+  const userdata = body.subarray(at, at + payloadLength(view, at));
+  const text = findComment(userdata, UDATA_COMMENT);
+  if (text === undefined || text.end - text.start < prefix.length) return false;
+  for (let index = 0; index < prefix.length; index++) {
+    if (userdata[text.start + index] !== prefix[index]) return false;
+  }
+  return true;
+}
+
+// The same walk as in netlink/attributes.ts, without making anything of what is passed.
+
+const ATTRIBUTE_HEADER = 4;
+const TYPE_MASK = 0x3fff;
+
+/** Where the payload of the first attribute of a type begins, or -1. */
+function findAttribute(view: DataView, start: number, end: number, type: number): number {
+  for (let at = start; end - at >= ATTRIBUTE_HEADER; ) {
+    const length = view.getUint16(at, HOST_LITTLE_ENDIAN);
+    if (length < ATTRIBUTE_HEADER || length > end - at) return -1;
+    if ((view.getUint16(at + 2, HOST_LITTLE_ENDIAN) & TYPE_MASK) === type) return at + ATTRIBUTE_HEADER;
+    at += align(length);
+  }
+  return -1;
+}
+
+function payloadLength(view: DataView, payload: number): number {
+  return view.getUint16(payload - ATTRIBUTE_HEADER, HOST_LITTLE_ENDIAN) - ATTRIBUTE_HEADER;
+}
+
+function tableRef(message: NetlinkMessage, name: string | undefined): TableRef | undefined {
+  const family = familyName(message.body[0]);
+  return family === undefined || name === undefined ? undefined : { family, name };
+}
+
+function comment(userdata: Uint8Array | undefined): string | undefined {
+  return userdata && decodeComment(userdata, UDATA_COMMENT);
+}
+
+function read<T>(message: NetlinkMessage, type: number, decode: (a: Attributes) => T): T | undefined {
+  if (message.type !== messageType(type)) return undefined;
+  return guard(() => decode(readAttributes(message.body, HEADER)));
+}
+
+/** A malformed attribute makes the whole of what holds it unreadable, and nothing else. */
+function guard<T>(decode: () => T): T | undefined {
+  try {
+    return decode();
+  } catch {
+    return undefined;
+  }
+}

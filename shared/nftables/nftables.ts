@@ -1,0 +1,228 @@
+// nf_tables on one socket: reads that ask for what they need, and commits. What other code opens to reach the ruleset.
+// Callers take nodes and verbs from objects.ts, statements from statements.ts; facts are those of decode.ts.
+import type { Netns } from '../linux/netns.ts';
+import { SystemError } from '../linux/system-error.ts';
+import { type NetlinkConnection, openNetlink } from '../netlink/connection.ts';
+import type { NetlinkMessage, NetlinkRequest } from '../netlink/message.ts';
+import { NetlinkError } from '../netlink/netlink-error.ts';
+import { commitBatch } from './batch.ts';
+import {
+  NETLINK_NETFILTER,
+  NFNETLINK_V0,
+  NFT_MSG_GETCHAIN,
+  NFT_MSG_GETGEN,
+  NFT_MSG_GETRULE,
+  NFT_MSG_GETSETELEM,
+  NFT_MSG_GETTABLE,
+  NFTA_CHAIN_NAME,
+  NFTA_CHAIN_TABLE,
+  NFTA_RULE_CHAIN,
+  NFTA_RULE_TABLE,
+  NFTA_TABLE_NAME,
+} from './constants.ts';
+import {
+  type ChainFact,
+  decodeChain,
+  decodeElements,
+  decodeGeneration,
+  decodeRule,
+  decodeTable,
+  type ElementFact,
+  type RuleFact,
+  type TableFact,
+} from './decode.ts';
+import { describeChain, describeKey, describeSet, describeTable } from './describe.ts';
+import { begin, beginSet, encodeElementQuery, messageType } from './encode.ts';
+import type { ChainRef, Command, SetRef, TableRef } from './objects.ts';
+
+export type { ChainFact, ElementFact, RuleFact, TableFact } from './decode.ts';
+
+export interface Nftables extends Disposable {
+  /**
+   * The number of the ruleset's present state, for `commit`. Read it first, then what the commit is decided from.
+   */
+  generation(): number;
+  /** Equivalent to: `nft list table …`, the table alone. */
+  findTable(table: TableRef): TableFact | undefined;
+  /** Equivalent to: `nft list chain …`, the chain alone. */
+  findChain(chain: ChainRef): ChainFact | undefined;
+  /** The chains of a table, none when there is no such table. Equivalent to: `nft list chains …` */
+  listChains(table: TableRef): ChainFact[];
+  /**
+   * The rules of a chain, or of a whole table, in order; none when there is no such chain.
+   * Equivalent to: `nft -a list chain …`
+   */
+  listRules(where: { readonly table: TableRef; readonly chain?: string | undefined }): RuleFact[];
+  /**
+   * The elements of a set or map, in no order; none when there is no such set. `commentPrefix` leaves out those whose
+   * comment begins otherwise, or which have none, before they are decoded.
+   * Equivalent to: `nft list map …`
+   */
+  listElements(set: SetRef, options?: { readonly commentPrefix?: string | undefined }): ElementFact[];
+  /**
+   * The element with a key as `Element` and `ElementFact` have it, asked for by that key.
+   * Equivalent to: `nft get element …`
+   */
+  findElement(set: SetRef, key: Uint8Array): ElementFact | undefined;
+  /**
+   * Carries out all commands or none; no command, no datagram. With `generation`, only if the ruleset is still the one
+   * that number was read from.
+   * Throws NetlinkError naming the object at fault; its `code` is ERESTART when the generation changed.
+   * Equivalent to: `nft -f`
+   */
+  commit(commands: readonly Command[], options?: { readonly generation?: number | undefined }): void;
+}
+
+/**
+ * Opens the ruleset of this namespace, or of another.
+ * Throws an error `isNfTablesMissing` knows when the kernel has no nf_tables, else SystemError or NetlinkError.
+ */
+export function openNftables(options: { readonly netns?: Netns | undefined } = {}): Nftables {
+  let connection: NetlinkConnection;
+  try {
+    connection = openNetlink(NETLINK_NETFILTER, { netns: options.netns, headerLength: () => 4 });
+  } catch (cause) {
+    if (cause instanceof SystemError && cause.code === 'EPROTONOSUPPORT')
+      throw new NfTablesMissing({ cause });
+    throw cause;
+  }
+  return connectNftables(connection);
+}
+
+/**
+ * The same over a connection of the caller's making, which is disposed with it. Asks for the generation once: a kernel
+ * with nfnetlink but without nf_tables is told apart here, where its EINVAL can mean nothing else.
+ */
+export function connectNftables(connection: NetlinkConnection): Nftables {
+  const nft = new Ruleset(connection);
+  try {
+    nft.generation();
+  } catch (error) {
+    nft[Symbol.dispose]();
+    throw error;
+  }
+  return nft;
+}
+
+/** Whether an error, or one of its causes, says that this kernel has no nf_tables. */
+export function isNfTablesMissing(error: unknown): boolean {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof NfTablesMissing) return true;
+  }
+  return false;
+}
+
+class NfTablesMissing extends Error {
+  override readonly name = 'NfTablesMissing';
+
+  constructor(options: ErrorOptions) {
+    super('Cannot use nftables: the kernel has no nf_tables', options);
+  }
+}
+
+class Ruleset implements Nftables {
+  readonly #connection: NetlinkConnection;
+
+  constructor(connection: NetlinkConnection) {
+    this.#connection = connection;
+  }
+
+  generation(): number {
+    const operation = 'get the generation of the nftables ruleset';
+    const body = Uint8Array.of(0, NFNETLINK_V0, 0, 0);
+    let reply: NetlinkMessage;
+    try {
+      reply = this.#connection.get(operation, request(NFT_MSG_GETGEN, body));
+    } catch (cause) {
+      // nfnetlink answers EINVAL for a subsystem nobody registered and no module offers
+      if (cause instanceof NetlinkError && cause.code === 'EINVAL') throw new NfTablesMissing({ cause });
+      throw cause;
+    }
+    const generation = decodeGeneration(reply);
+    if (generation === undefined) throw new Error(`Cannot ${operation}: malformed answer`);
+    return generation;
+  }
+
+  findTable(table: TableRef): TableFact | undefined {
+    const body = begin(table).string(NFTA_TABLE_NAME, table.name).done();
+    const reply = this.#find(`find ${describeTable(table)}`, request(NFT_MSG_GETTABLE, body));
+    return reply && decodeTable(reply);
+  }
+
+  findChain(chain: ChainRef): ChainFact | undefined {
+    const { table, name } = chain;
+    const body = begin(table).string(NFTA_CHAIN_TABLE, table.name).string(NFTA_CHAIN_NAME, name).done();
+    const reply = this.#find(`find ${describeChain(chain)}`, request(NFT_MSG_GETCHAIN, body));
+    return reply && decodeChain(reply);
+  }
+
+  listChains(table: TableRef): ChainFact[] {
+    const body = begin(table).string(NFTA_CHAIN_TABLE, table.name).done();
+    const replies = this.#list(`list the chains of ${describeTable(table)}`, request(NFT_MSG_GETCHAIN, body));
+    const chains = replies.flatMap((reply) => decodeChain(reply) ?? []);
+    // kernels before 6.3 take no table here and list the whole family
+    return chains.filter((chain) => chain.table.name === table.name);
+  }
+
+  listRules(where: { readonly table: TableRef; readonly chain?: string | undefined }): RuleFact[] {
+    const { table, chain } = where;
+    const w = begin(table).string(NFTA_RULE_TABLE, table.name);
+    if (chain !== undefined) w.string(NFTA_RULE_CHAIN, chain);
+    const replies = this.#list(
+      `list the rules of ${describeTable(table)}`,
+      request(NFT_MSG_GETRULE, w.done()),
+    );
+    const rules = replies.flatMap((reply) => decodeRule(reply) ?? []);
+    return rules.filter(
+      (rule) => rule.chain.table.name === table.name && (chain === undefined || rule.chain.name === chain),
+    );
+  }
+
+  listElements(set: SetRef, options: { readonly commentPrefix?: string | undefined } = {}): ElementFact[] {
+    const prefix = options.commentPrefix === undefined ? undefined : Buffer.from(options.commentPrefix);
+    const body = beginSet(set).done();
+    const replies = this.#list(`list the elements of ${describeSet(set)}`, request(NFT_MSG_GETSETELEM, body));
+    const found: ElementFact[] = [];
+    for (const reply of replies) decodeElements(reply, set, found, prefix);
+    return found;
+  }
+
+  findElement(set: SetRef, key: Uint8Array): ElementFact | undefined {
+    const body = encodeElementQuery(set, key);
+    const operation = `find element ${describeKey(set, key)} of ${describeSet(set)}`;
+    const reply = this.#find(operation, request(NFT_MSG_GETSETELEM, body));
+    const found: ElementFact[] = [];
+    if (reply !== undefined) decodeElements(reply, set, found);
+    return found[0];
+  }
+
+  commit(commands: readonly Command[], options: { readonly generation?: number | undefined } = {}): void {
+    commitBatch(this.#connection, commands, options.generation);
+  }
+
+  [Symbol.dispose](): void {
+    this.#connection[Symbol.dispose]();
+  }
+
+  #find(operation: string, message: NetlinkRequest): NetlinkMessage | undefined {
+    try {
+      return this.#connection.get(operation, message);
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+
+  #list(operation: string, message: NetlinkRequest): NetlinkMessage[] {
+    try {
+      return this.#connection.list(operation, message);
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === 'ENOENT') return [];
+      throw error;
+    }
+  }
+}
+
+function request(type: number, body: Uint8Array): NetlinkRequest {
+  return { type: messageType(type), flags: 0, body };
+}

@@ -1,0 +1,290 @@
+// The statements of a rule, written so that they read like nft: `ip.saddr.vmap(MASQUERADE4)`, `iifname.isNot('lo')`,
+// `dnat('ip', concat(l4proto, th.dport).map(HOSTPORTS4))`. Plain data without registers: lower.ts makes expressions.
+import type { Cidr, Ip } from '../ip/cidr.ts';
+import { ipToBytes } from '../ip/cidr.ts';
+import {
+  NFPROTO_IPV4,
+  NFPROTO_IPV6,
+  NFT_CT_STATUS,
+  NFT_FIB_RESULT_ADDRTYPE,
+  NFT_META_IIFNAME,
+  NFT_META_L4PROTO,
+  NFT_META_MARK,
+  NFT_META_NFPROTO,
+  NFT_META_OIFNAME,
+  NFT_PAYLOAD_NETWORK_HEADER,
+  NFT_PAYLOAD_TRANSPORT_HEADER,
+  NFTA_FIB_F_DADDR,
+  NFTA_FIB_F_SADDR,
+} from './constants.ts';
+import { ifnameBytes, markBytes, type Protocol, portBytes, protocolBytes } from './datatypes.ts';
+import type { NftMap, NftSet, Verdict } from './objects.ts';
+
+/** What a selector reads from the packet: `length` bytes from one place. */
+export type Load =
+  | {
+      readonly kind: 'payload';
+      readonly base: number;
+      readonly offset: number;
+      readonly length: number;
+      /** The network protocol the bytes belong to; in other packets they mean something else. */
+      readonly protocol: 'ip' | 'ip6' | undefined;
+    }
+  | { readonly kind: 'meta'; readonly key: number; readonly length: number }
+  | { readonly kind: 'ct'; readonly key: number; readonly length: number }
+  | { readonly kind: 'fib'; readonly result: number; readonly flags: number; readonly length: number };
+
+export type Statement =
+  | { readonly kind: 'match'; readonly load: Load; readonly test: Test }
+  | { readonly kind: 'in'; readonly loads: readonly Load[]; readonly set: string; readonly negated: boolean }
+  | { readonly kind: 'vmap'; readonly loads: readonly Load[]; readonly map: string }
+  | { readonly kind: 'dnat'; readonly protocol: 'ip' | 'ip6'; readonly target: MapLookup }
+  | { readonly kind: 'masquerade' }
+  | { readonly kind: 'set-mark'; readonly mask: number; readonly xor: number }
+  | Verdict;
+
+/** How the bytes read are judged; `mask` is applied first. `bytes` may be a prefix of what the load reads. */
+export interface Test {
+  readonly op: 'eq' | 'neq';
+  readonly mask: Uint8Array | undefined;
+  readonly bytes: Uint8Array;
+}
+
+export interface MapLookup {
+  readonly loads: readonly Load[];
+  readonly map: NftMap;
+}
+
+/** One or several places of the packet side by side: the left-hand side of a statement. */
+export class Selector {
+  readonly loads: readonly Load[];
+
+  constructor(loads: readonly Load[]) {
+    this.loads = loads;
+  }
+
+  /** `… vmap @map`: the map says where the packet goes; nothing happens when it holds no such key. */
+  vmap(map: NftMap): Statement {
+    return Object.freeze({ kind: 'vmap', loads: this.loads, map: map.name });
+  }
+
+  /** `… map @map`, as the argument of `dnat`. */
+  map(map: NftMap): MapLookup {
+    return Object.freeze({ loads: this.loads, map });
+  }
+
+  /** `… @set` */
+  in(set: NftSet): Statement {
+    return Object.freeze({ kind: 'in', loads: this.loads, set: set.name, negated: false });
+  }
+
+  /** `… != @set` */
+  notIn(set: NftSet): Statement {
+    return Object.freeze({ kind: 'in', loads: this.loads, set: set.name, negated: true });
+  }
+}
+
+/** `a . b . c` */
+export function concat(...selectors: Selector[]): Selector {
+  return new Selector(selectors.flatMap((selector) => selector.loads));
+}
+
+/** A single place that can be compared; `encode` turns the right-hand side into the bytes found there. */
+class Comparable<Value> extends Selector {
+  readonly #load: Load;
+  readonly #encode: (value: Value) => { bytes: Uint8Array; mask?: Uint8Array | undefined };
+
+  constructor(load: Load, encode: (value: Value) => { bytes: Uint8Array; mask?: Uint8Array | undefined }) {
+    super([Object.freeze(load)]);
+    this.#load = load;
+    this.#encode = encode;
+  }
+
+  /** `… value` */
+  is(value: Value): Statement {
+    return this.#match('eq', value);
+  }
+
+  /** `… != value` */
+  isNot(value: Value): Statement {
+    return this.#match('neq', value);
+  }
+
+  #match(op: Test['op'], value: Value): Statement {
+    const { bytes, mask } = this.#encode(value);
+    return Object.freeze({ kind: 'match', load: this.#load, test: Object.freeze({ op, bytes, mask }) });
+  }
+}
+
+function address(protocol: 'ip' | 'ip6', offset: number): Comparable<Ip | Cidr> {
+  const length = protocol === 'ip' ? 4 : 16;
+  const load: Load = { kind: 'payload', base: NFT_PAYLOAD_NETWORK_HEADER, offset, length, protocol };
+  return new Comparable(load, (value) => encodeAddress(value, length));
+}
+
+/** Whole bytes of a prefix are compared as they are; only what is left of them needs a mask (as nft does it). */
+function encodeAddress(
+  value: Ip | Cidr,
+  length: number,
+): { bytes: Uint8Array; mask?: Uint8Array | undefined } {
+  const bytes = ipToBytes('ip' in value ? value.ip : value);
+  if (bytes.length !== length)
+    throw new Error(`Cannot match an address of ${bytes.length} bytes, not ${length}`);
+  const prefix = 'ip' in value ? value.prefix : 8 * length;
+  if (prefix === 8 * length) return { bytes };
+  const mask = bytes.map((_byte, index) => 0xff & (0xff00 >> Math.min(8, Math.max(0, prefix - 8 * index))));
+  const network = bytes.map((byte, index) => byte & (mask[index] ?? 0));
+  return prefix > 0 && prefix % 8 === 0
+    ? { bytes: network.subarray(0, prefix / 8) }
+    : { bytes: network, mask };
+}
+
+/** `ip saddr`, `ip daddr`: an address, or a prefix whose host bits are ignored. */
+export const ip = { saddr: address('ip', 12), daddr: address('ip', 16) };
+/** `ip6 saddr`, `ip6 daddr` */
+export const ip6 = { saddr: address('ip6', 8), daddr: address('ip6', 24) };
+
+function port(offset: number): Comparable<number> {
+  const base = NFT_PAYLOAD_TRANSPORT_HEADER;
+  const load: Load = { kind: 'payload', base, offset, length: 2, protocol: undefined };
+  return new Comparable(load, (value) => ({ bytes: portBytes(value) }));
+}
+
+/** `th sport`, `th dport`: the ports of tcp, udp and sctp. Test `l4proto` too: other protocols have no ports there. */
+export const th = { sport: port(0), dport: port(2) };
+
+/** `meta l4proto` */
+export const l4proto = new Comparable<Protocol>(
+  { kind: 'meta', key: NFT_META_L4PROTO, length: 1 },
+  (value) => ({
+    bytes: protocolBytes(value),
+  }),
+);
+
+/** `meta nfproto` */
+export const nfproto = new Comparable<'ipv4' | 'ipv6'>(
+  { kind: 'meta', key: NFT_META_NFPROTO, length: 1 },
+  (value) => ({ bytes: Uint8Array.of(value === 'ipv4' ? NFPROTO_IPV4 : NFPROTO_IPV6) }),
+);
+
+class LinkName extends Comparable<string> {
+  readonly #key: number;
+
+  constructor(key: number) {
+    super({ kind: 'meta', key, length: 16 }, (name) => ({ bytes: ifnameBytes(name) }));
+    this.#key = key;
+  }
+
+  /** `iifname "cni*"` */
+  startsWith(prefix: string): Statement {
+    const bytes = ifnameBytes(prefix).subarray(0, Buffer.byteLength(prefix));
+    const load: Load = { kind: 'meta', key: this.#key, length: 16 };
+    return Object.freeze({ kind: 'match', load, test: Object.freeze({ op: 'eq', bytes, mask: undefined }) });
+  }
+}
+
+/** `iifname`: the name of the link a packet came in by, compared as text, so the link need not exist. */
+export const iifname = new LinkName(NFT_META_IIFNAME);
+/** `oifname` */
+export const oifname = new LinkName(NFT_META_OIFNAME);
+
+const MARK: Load = { kind: 'meta', key: NFT_META_MARK, length: 4 };
+
+class Mark extends Comparable<number> {
+  constructor() {
+    super(MARK, (value) => ({ bytes: markBytes(value) }));
+  }
+
+  /** `meta mark & bits == bits` */
+  has(bits: number): Statement {
+    const bytes = markBytes(bits);
+    return Object.freeze({
+      kind: 'match',
+      load: MARK,
+      test: Object.freeze({ op: 'eq', bytes, mask: bytes }),
+    });
+  }
+
+  /** `meta mark set value` */
+  set(value: number): Statement {
+    return Object.freeze({ kind: 'set-mark', mask: 0, xor: value });
+  }
+
+  /** `meta mark set meta mark | bits`: the other bits stay as they are. */
+  or(bits: number): Statement {
+    return Object.freeze({ kind: 'set-mark', mask: ~bits >>> 0, xor: bits });
+  }
+}
+
+/** `meta mark` */
+export const mark = new Mark();
+
+/** The route types of linux/rtnetlink.h that a rule asks for (RTN_*). */
+const ROUTE_TYPES = { unicast: 1, local: 2, broadcast: 3, multicast: 5 } as const;
+
+function addressType(flags: number): Comparable<keyof typeof ROUTE_TYPES> {
+  const load: Load = { kind: 'fib', result: NFT_FIB_RESULT_ADDRTYPE, flags, length: 4 };
+  return new Comparable(load, (type) => ({ bytes: hostOrder32(ROUTE_TYPES[type]) }));
+}
+
+/** `fib saddr type`, `fib daddr type`: what the routing tables say of an address. */
+export const fib = { saddrType: addressType(NFTA_FIB_F_SADDR), daddrType: addressType(NFTA_FIB_F_DADDR) };
+
+/** Bits of enum ip_conntrack_status, linux/netfilter/nf_conntrack_common.h. */
+const CT_STATUS = { snat: 1 << 4, dnat: 1 << 5 } as const;
+
+/** `ct status dnat`: the flow this packet belongs to was redirected. */
+export const ct = {
+  status: {
+    has(status: keyof typeof CT_STATUS): Statement {
+      const mask = hostOrder32(CT_STATUS[status]);
+      const load: Load = { kind: 'ct', key: NFT_CT_STATUS, length: 4 };
+      const test: Test = Object.freeze({ op: 'neq', mask, bytes: new Uint8Array(4) });
+      return Object.freeze({ kind: 'match', load, test });
+    },
+  },
+};
+
+/** Marks, route types and conntrack bits stand in registers as one u32 in host order. */
+function hostOrder32(value: number): Uint8Array {
+  return markBytes(value);
+}
+
+/** `dnat ip to … map @map`: rewrites the destination to the address, or address and port, the map holds for the key. */
+export function dnat(protocol: 'ip' | 'ip6', target: MapLookup): Statement {
+  return Object.freeze({ kind: 'dnat', protocol, target });
+}
+
+/** `masquerade`: rewrites the source to the address of the link the packet leaves by. */
+export function masquerade(): Statement {
+  return Object.freeze({ kind: 'masquerade' });
+}
+
+/** `accept` */
+export function accept(): Verdict {
+  return verdict('accept');
+}
+
+/** `drop` */
+export function drop(): Verdict {
+  return verdict('drop');
+}
+
+/** `return`: back to the rule after the jump, or to the policy of a base chain. */
+export function return_(): Verdict {
+  return verdict('return');
+}
+
+/** `jump chain`: a `return` in it comes back here. */
+export function jump(chain: { readonly name: string }): Verdict {
+  return verdict('jump', chain.name);
+}
+
+/** `goto chain`: never comes back here. */
+export function goto(chain: { readonly name: string }): Verdict {
+  return verdict('goto', chain.name);
+}
+
+function verdict(code: Verdict['code'], chain?: string): Verdict {
+  return Object.freeze({ kind: 'verdict', code, chain });
+}

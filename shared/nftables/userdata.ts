@@ -1,0 +1,90 @@
+// The private notes nft keeps with each object: a list of (type, length, value), one byte each for type and length, as
+// libnftnl's udata.h lays them out. encode.ts writes comments and byte orders with it, decode.ts reads comments.
+import { decodeText, HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
+
+/** NFTNL_UDATA_{TABLE,CHAIN,RULE,SET_ELEM}_COMMENT: number 0 in all four. */
+export const UDATA_COMMENT = 0;
+/** NFTNL_UDATA_SET_COMMENT */
+export const UDATA_SET_COMMENT = 7;
+const UDATA_SET_KEYBYTEORDER = 0;
+const UDATA_SET_DATABYTEORDER = 1;
+
+/** Libnftables' enum byteorder; a concatenation and a verdict have none. */
+const BYTEORDER = { none: 0, host: 1, big: 2 } as const;
+export type Byteorder = keyof typeof BYTEORDER;
+
+/** NFTNL_UDATA_COMMENT_MAXLEN less the NUL: nft lists a longer comment but refuses to load what it listed. */
+export const COMMENT_MAX_BYTES = 127;
+
+/**
+ * The userdata of a table, chain, rule or element that holds only a comment.
+ * Throws when nft could not load the comment again: longer than 127 bytes, with a quote, or with control characters.
+ */
+export function encodeComment(comment: string): Uint8Array {
+  const bytes = new Uint8Array(2 + COMMENT_MAX_BYTES + 1);
+  return bytes.subarray(0, putComment(bytes, 0, UDATA_COMMENT, comment));
+}
+
+/**
+ * The userdata of a set or map. nft reads the byte orders to print the elements; it derives those of concatenations
+ * from the datatypes. Left out although nft writes them: an empty typeof for concatenations and the default of
+ * NFTNL_UDATA_SET_DATA_INTERVAL, which change nothing in what nft prints.
+ */
+export function encodeSetUserdata(set: {
+  readonly keyByteorder: Byteorder;
+  readonly dataByteorder: Byteorder | undefined;
+  readonly comment: string | undefined;
+}): Uint8Array {
+  const bytes = new Uint8Array(6 + 6 + 2 + COMMENT_MAX_BYTES + 1);
+  let end = putByteorder(bytes, 0, UDATA_SET_KEYBYTEORDER, set.keyByteorder);
+  if (set.dataByteorder !== undefined)
+    end = putByteorder(bytes, end, UDATA_SET_DATABYTEORDER, set.dataByteorder);
+  if (set.comment !== undefined) end = putComment(bytes, end, UDATA_SET_COMMENT, set.comment);
+  return bytes.subarray(0, end);
+}
+
+function putByteorder(bytes: Uint8Array, offset: number, type: number, byteorder: Byteorder): number {
+  bytes[offset] = type;
+  bytes[offset + 1] = 4;
+  viewOf(bytes).setUint32(offset + 2, BYTEORDER[byteorder], HOST_LITTLE_ENDIAN);
+  return offset + 6;
+}
+
+function putComment(bytes: Uint8Array, offset: number, type: number, comment: string): number {
+  const text = Buffer.from(comment);
+  if (text.length > COMMENT_MAX_BYTES || UNPRINTABLE.test(comment)) {
+    throw new Error(`Cannot use ${JSON.stringify(comment)} as a comment: nft could not load it again`);
+  }
+  bytes[offset] = type;
+  bytes[offset + 1] = text.length + 1; // the length counts the NUL
+  bytes.set(text, offset + 2);
+  return offset + 2 + text.length + 1;
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must be kept out
+const UNPRINTABLE = /["\\\x00-\x1f\x7f]/;
+
+/**
+ * Where the text of a comment stands in userdata: `[start, end)`, the NUL left out; undefined when there is none.
+ * Never throws: userdata is written by anybody, so a length beyond the end ends the search.
+ */
+export function findComment(userdata: Uint8Array, type: number): { start: number; end: number } | undefined {
+  let offset = 0;
+  while (offset + 2 <= userdata.length) {
+    const length = userdata[offset + 1] as number; // in range: checked by the loop
+    const start = offset + 2;
+    if (start + length > userdata.length) return undefined;
+    if (userdata[offset] === type) {
+      const nul = userdata.indexOf(0, start);
+      return { start, end: nul === -1 || nul > start + length ? start + length : nul };
+    }
+    offset = start + length;
+  }
+  return undefined;
+}
+
+/** The comment in userdata, undefined when there is none. Bytes that are no UTF-8 become U+FFFD. */
+export function decodeComment(userdata: Uint8Array, type: number): string | undefined {
+  const found = findComment(userdata, type);
+  return found && decodeText(userdata.subarray(found.start, found.end));
+}
