@@ -43,8 +43,8 @@ export function patchLibatomic(elf: Buffer): Buffer {
 // All or nothing: if *object equals *expected it becomes *desired and the answer is 1, else *expected becomes what
 // *object was and the answer is 0. Always sequentially consistent, whatever the two orders say: that is never too weak.
 // Node asks for 8 bytes at every call (V8 keeps a free list's head, two 32-bit halves, in its dispatch tables); 1, 2
-// and 4 bytes cost little. Anything else stops the process (SIGILL): 16 bytes would need an `__atomic_load` as well,
-// which is one more import and refused above, and other sizes would need a lock.
+// and 4 bytes cost little. Anything else stops the process (SIGILL): no plain load reads 16 bytes at once, so they
+// would bring in `__atomic_load` too, one more import, which is refused; other sizes would need a lock.
 //
 // One instruction a line: its bytes in memory order, then the source they were assembled from (docs/libatomic.md).
 
@@ -439,7 +439,7 @@ function getPlace(image: Image): Place {
   return { segment, section, offset, address };
 }
 
-/** A relocation without symbol is not among those that a loader which binds lazily would understand in this table. */
+/** A loader that binds lazily refuses a relative relocation among those of imported functions. */
 function expectEagerBinding(image: Image): void {
   const flags = findDynamic(image, DT_FLAGS) ?? 0;
   expect((flags & DF_BIND_NOW) !== 0, 'it does not bind eagerly');
@@ -460,7 +460,10 @@ function writeRelocation(patched: Buffer, image: Image, position: number, place:
   writeWord(patched, position + 16, place.address); // r_addend
 }
 
-/** For people only (debuggers, `nm -D`): hidden, so no other library of the process is ever bound to our body. */
+/**
+ * The symbol now serves people only (debuggers, `nm -D`). It is hidden because injection sorts it among the exported
+ * ones: a library that came with the real libatomic, and wants sizes that our body refuses, would be bound to ours.
+ */
 function writeSymbol(patched: Buffer, image: Image, symbol: DynamicSymbol, place: Place): void {
   patched.writeUInt8(STV_HIDDEN, symbol.position + 5);
   patched.writeUInt16LE(place.section.index, symbol.position + 6);
