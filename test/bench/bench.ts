@@ -1,0 +1,141 @@
+// The benchmark: whole processes of our plugins and the reference's, side by side, in private hosts of their own.
+// Started by `npm run bench -- [--reference DIR] [--runs N] [--only PATTERN] [--json FILE]`.
+
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { execa } from 'execa';
+import { type Footprint, measureFootprint } from './footprint.ts';
+import { judge } from './limits.ts';
+import { type Measured, measure } from './measure.ts';
+import type { Implementation } from './network.ts';
+import { findReference, type Reference } from './reference.ts';
+import { formatFootprints, formatScenario, formatVerdicts } from './report.ts';
+import { scenariosOf } from './scenarios.ts';
+
+interface Options {
+  readonly reference: string | undefined;
+  readonly ours: string;
+  readonly runs: number;
+  readonly only: RegExp;
+  readonly json: string | undefined;
+}
+
+const DIST = join(import.meta.dirname, '../../dist');
+const FOOTPRINT = 'programs and memory';
+
+// What the benchmark runs, and the Debian package it comes in.
+const TOOLS = {
+  ip: 'iproute2',
+  nft: 'nftables',
+  iptables: 'iptables',
+  unshare: 'util-linux',
+  strace: 'strace',
+  time: 'time',
+} as const;
+
+await main(readOptions(process.argv.slice(2)));
+
+async function main(options: Options): Promise<void> {
+  await expectTools();
+  const reference = await findReference(options.reference, progress);
+  const ours: Implementation = { name: 'ours', directory: options.ours };
+  if (!existsSync(join(ours.directory, 'bridge'))) {
+    throw new Error(`Cannot find plugin "bridge" in "${ours.directory}": run "npm run build" first`);
+  }
+  const machine = await describeMachine(ours, reference);
+  process.stdout.write(
+    `${Object.entries(machine)
+      .map(([name, value]) => `${name}: ${value}`)
+      .join('\n')}\n\n`,
+  );
+  const [load = 0] = loadavg();
+  if (load > 0.5) progress(`warning: the machine is busy (load ${load.toFixed(1)}), expect noise\n`);
+
+  const empty = existsSync(join(DIST, 'empty')) ? { name: 'empty program', directory: DIST } : undefined;
+  if (empty === undefined) progress('there is no dist/empty: the floor is not measured\n');
+  const contestants = { ours, reference, empty, referenceHasNftables: reference.hasNftables };
+  const measured: Measured[] = [];
+  for (const scenario of scenariosOf(contestants).filter(({ name }) => options.only.test(name))) {
+    const rounds = options.runs * scenario.roundsFactor;
+    const result = await measure(scenario, rounds, (done) => progress(`${scenario.name}: ${done}`));
+    measured.push(result);
+    process.stdout.write(`${formatScenario(result)}\n`);
+  }
+  const footprints = options.only.test(FOOTPRINT) ? await footprintsOf([ours, reference]) : [];
+  if (footprints.length > 0) process.stdout.write(`${formatFootprints(footprints)}\n`);
+
+  const verdicts = judge(measured, footprints);
+  process.stdout.write(formatVerdicts(verdicts));
+  if (options.json !== undefined) {
+    const report = { machine, rounds: options.runs, scenarios: measured, footprints, figures: verdicts };
+    writeFileSync(options.json, `${JSON.stringify(report, undefined, 2)}\n`);
+  }
+}
+
+async function footprintsOf(implementations: readonly Implementation[]): Promise<Footprint[]> {
+  const footprints: Footprint[] = [];
+  for (const implementation of implementations) {
+    progress(`${FOOTPRINT}: ${implementation.name}`);
+    footprints.push(...(await measureFootprint(implementation, { families: 'IPv4', ipMasq: 'default' })));
+  }
+  return footprints;
+}
+
+function readOptions(args: readonly string[]): Options {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      reference: { type: 'string' },
+      ours: { type: 'string', default: join(DIST, 'bin') },
+      runs: { type: 'string', default: '40' },
+      only: { type: 'string', default: '' },
+      json: { type: 'string' },
+    },
+  });
+  const runs = Number(values.runs);
+  if (!Number.isInteger(runs) || runs < 1)
+    throw new Error(`Cannot take "${values.runs}" as a number of runs`);
+  return {
+    reference: values.reference,
+    ours: values.ours,
+    runs,
+    only: new RegExp(values.only),
+    json: values.json,
+  };
+}
+
+async function expectTools(): Promise<void> {
+  const missing: string[] = [];
+  for (const [program, pkg] of Object.entries(TOOLS)) {
+    const { failed } = await execa('which', [program], { reject: false });
+    if (failed) missing.push(`${program} (package ${pkg})`);
+  }
+  if (missing.length > 0) throw new Error(`Cannot find ${missing.join(', ')}`);
+}
+
+async function describeMachine(ours: Implementation, reference: Reference): Promise<Record<string, string>> {
+  const { stdout: kernel } = await execa('uname', ['-sr']);
+  const { stdout: iptables } = await execa('iptables', ['--version']);
+  const { stdout: nft } = await execa('nft', ['--version']);
+  const { stderr: banner } = await execa(join(ours.directory, 'bridge'), {
+    env: {},
+    extendEnv: false,
+    reject: false,
+  });
+  const distribution = /^PRETTY_NAME="?(.*?)"?$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1];
+  return {
+    machine: `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown'}, ${Math.round(totalmem() / 1e9)} GB`,
+    system: `${distribution ?? 'unknown'}, ${kernel}`,
+    tools: `${iptables}, ${nft}, node ${process.versions.node}`,
+    ours: `${ours.directory}, ${banner.split('\n')[0] ?? ''}`,
+    reference: `${reference.directory}, ${reference.version}`,
+  };
+}
+
+// On a terminal the line is overwritten; a log gets no line for each round.
+function progress(text: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`);
+  else if (!/: round \d/.test(text)) process.stderr.write(`${text.trimEnd()}\n`);
+}

@@ -1,0 +1,120 @@
+// Runs a scenario: opens a host for each lane, fills it, and takes the lanes' times in turn, verb by verb.
+// Called by bench.ts.
+
+import { type BenchHost, openBenchHost } from './host.ts';
+import type { Finished } from './host-worker.ts';
+import { type AttachmentAt, configOf, invocation, MEASURED, type Verb } from './network.ts';
+import { attachCrowd, crowdMember, imitateCrowd, storeAddresses } from './prefill.ts';
+import type { Cycle, Lane, Scenario } from './scenarios.ts';
+
+/** The times of one lane's verb, in the order they were taken. Milliseconds. */
+export interface Series {
+  readonly lane: Lane['name'];
+  readonly verb: string;
+  readonly wallMs: readonly number[];
+  readonly cpuMs: readonly number[];
+}
+
+export interface Measured {
+  readonly scenario: string;
+  readonly series: readonly Series[];
+}
+
+/** A verb of a round as the tables name it. */
+interface Step {
+  readonly label: string;
+  readonly verb: Verb;
+  readonly attachment: AttachmentAt;
+}
+
+// The first rounds make bridge, tables, store and index, and fill the page cache.
+const WARM_UP_ROUNDS = 2;
+
+const UNKNOWN: AttachmentAt = { ...MEASURED, containerId: 'never-added' };
+const ADD: Step = { label: 'ADD', verb: 'ADD', attachment: MEASURED };
+const CHECK: Step = { label: 'CHECK', verb: 'CHECK', attachment: MEASURED };
+const DEL: Step = { label: 'DEL', verb: 'DEL', attachment: MEASURED };
+const STEPS: Readonly<Record<Cycle, readonly Step[]>> = {
+  bridge: [ADD, CHECK, DEL, { ...DEL, label: 'DEL again' }],
+  'host-local': [ADD, CHECK, DEL, { ...DEL, label: 'DEL unknown', attachment: UNKNOWN }],
+  VERSION: [{ ...ADD, label: 'VERSION', verb: 'VERSION' }],
+};
+
+/** Takes the times of `rounds` rounds. Throws Error when a verb fails: a failure is not a time. */
+export async function measure(
+  scenario: Scenario,
+  rounds: number,
+  progress: (done: string) => void,
+): Promise<Measured> {
+  await using hosts = new AsyncDisposableStack();
+  const runners: Runner[] = [];
+  for (const lane of scenario.lanes) {
+    progress(`preparing ${lane.name}`);
+    const host = hosts.use(await openBenchHost());
+    await prepare(host, lane);
+    runners.push(new Runner(host, lane, scenario.cycle));
+  }
+  for (let round = -WARM_UP_ROUNDS; round < rounds; round++) {
+    if (round >= 0) progress(`round ${round + 1} of ${rounds}`);
+    for (const step of STEPS[scenario.cycle]) {
+      // Who goes first changes: what the one before left to the kernel slows the one after.
+      const order = round % 2 === 0 ? runners : runners.toReversed();
+      for (const runner of order) await runner.run(step, { keep: round >= 0 });
+    }
+  }
+  return { scenario: scenario.name, series: runners.flatMap((runner) => runner.series()) };
+}
+
+async function prepare(host: BenchHost, { name, implementation, shape, prefill }: Lane): Promise<void> {
+  if (prefill.attachments > 0 && name === 'ours') {
+    await attachCrowd(host, implementation, shape, prefill.attachments);
+  }
+  if (prefill.attachments > 0 && name === 'reference') {
+    const maker = new Runner(host, { name, implementation, shape, prefill }, 'bridge');
+    for (const step of STEPS.bridge) await maker.run(step, { keep: false });
+    await imitateCrowd(host, prefill.attachments);
+  }
+  if (prefill.stored > 0) await storeAddresses(host, prefill.stored, crowdMember);
+}
+
+/** One lane on its host. It remembers the result of the last ADD, which CHECK and DEL are given as prevResult. */
+class Runner {
+  readonly #host: BenchHost;
+  readonly #lane: Lane;
+  readonly #cycle: Cycle;
+  readonly #kept = new Map<string, Finished[]>();
+  #prevResult: unknown;
+
+  constructor(host: BenchHost, lane: Lane, cycle: Cycle) {
+    this.#host = host;
+    this.#lane = lane;
+    this.#cycle = cycle;
+  }
+
+  async run(step: Step, { keep }: { keep: boolean }): Promise<void> {
+    const finished = await this.#host.run(this.#orderOf(step));
+    if (finished.exitCode !== 0) {
+      const { exitCode, stdout, stderr } = finished;
+      throw new Error(`${step.label} of ${this.#lane.name} ended with ${exitCode}: ${stdout}${stderr}`);
+    }
+    if (step.verb === 'ADD') this.#prevResult = JSON.parse(finished.stdout);
+    if (keep) this.#kept.set(step.label, [...(this.#kept.get(step.label) ?? []), finished]);
+  }
+
+  series(): Series[] {
+    return Array.from(this.#kept, ([verb, runs]) => ({
+      lane: this.#lane.name,
+      verb,
+      wallMs: runs.map((run) => run.wallMs),
+      cpuMs: runs.map((run) => run.cpuMs),
+    }));
+  }
+
+  #orderOf({ verb, attachment }: Step) {
+    const { implementation, shape, name } = this.#lane;
+    const plugin =
+      name === 'empty program' ? 'empty' : this.#cycle === 'host-local' ? 'host-local' : 'bridge';
+    const config = configOf(shape, verb === 'CHECK' || verb === 'DEL' ? this.#prevResult : undefined);
+    return invocation(implementation, plugin, verb, attachment, config);
+  }
+}

@@ -1,0 +1,74 @@
+// Finds the reference plugins to compare with, building or installing them where that is possible. Called by bench.ts.
+
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { execa } from 'execa';
+import type { Implementation } from './network.ts';
+
+export interface Reference extends Implementation {
+  readonly version: string;
+  readonly hasNftables: boolean;
+}
+
+const RELEASE = 'v1.9.1';
+const MODULE = 'github.com/containernetworking/plugins';
+const CACHE = join(import.meta.dirname, '../../.cache', `reference-${RELEASE}`);
+const DEBIAN = '/usr/lib/cni';
+
+/**
+ * The plugins in `directory`, else release 1.9.1 built by Go, else Debian's package. Throws Error naming the choices
+ * when there is none.
+ */
+export async function findReference(
+  directory: string | undefined,
+  progress: (doing: string) => void,
+): Promise<Reference> {
+  if (directory !== undefined) return describe(resolve(directory));
+  if (existsSync(join(CACHE, 'host-local'))) return describe(CACHE);
+  if (await hasGo()) {
+    progress(`building the reference plugins ${RELEASE}`);
+    await build();
+    return describe(CACHE);
+  }
+  if (!existsSync(join(DEBIAN, 'bridge'))) {
+    progress('installing package containernetworking-plugins');
+    await execa('apt-get', ['install', '-y', '--no-install-recommends', 'containernetworking-plugins'], {
+      reject: false,
+    });
+  }
+  if (existsSync(join(DEBIAN, 'bridge'))) return describe(DEBIAN);
+  throw new Error(
+    'Cannot find plugins to compare with: give --reference DIR, or install Go or package containernetworking-plugins',
+  );
+}
+
+async function hasGo(): Promise<boolean> {
+  const { failed } = await execa('go', ['version'], { reject: false });
+  return !failed;
+}
+
+async function build(): Promise<void> {
+  const stamp = `-X ${MODULE}/pkg/utils/buildversion.BuildVersion=${RELEASE}`;
+  const packages = ['main/bridge', 'ipam/host-local'].map((name) => `${MODULE}/plugins/${name}@${RELEASE}`);
+  await execa('go', ['install', '-ldflags', `-s -w ${stamp}`, ...packages], {
+    env: { GOBIN: CACHE, GOFLAGS: '', CGO_ENABLED: '0' },
+  });
+}
+
+// Run bare, a plugin prints its name and version on stderr. Debian's are not stamped.
+async function describe(directory: string): Promise<Reference> {
+  for (const name of ['bridge', 'host-local']) {
+    if (!existsSync(join(directory, name))) throw new Error(`Cannot find plugin "${name}" in "${directory}"`);
+  }
+  const { stderr } = await execa(join(directory, 'bridge'), { env: {}, extendEnv: false, reject: false });
+  const version = /v?\d+\.\d+\.\d+\S*/.exec(stderr.split('\n')[0] ?? '')?.[0];
+  const strings = await execa('grep', ['-c', 'cni_plugins_masquerade', join(directory, 'bridge')], {
+    reject: false,
+  });
+  return {
+    name: 'reference',
+    directory,
+    version: version ?? 'unstamped',
+    hasNftables: strings.exitCode === 0,
+  };
+}
