@@ -10,6 +10,8 @@ import {
   SO_RCVBUF,
   SO_RCVBUFFORCE,
   SO_RCVTIMEO,
+  SO_SNDBUF,
+  SO_SNDBUFFORCE,
   SOCK_RAW,
   SOL_NETLINK,
   SOL_SOCKET,
@@ -18,7 +20,7 @@ import {
   socket,
 } from './libc.ts';
 import { type Netns, withNetns } from './netns.ts';
-import { EBADMSG, ENOPROTOOPT, ETIMEDOUT, SystemError } from './system-error.ts';
+import { EBADMSG, EMSGSIZE, ENOPROTOOPT, ETIMEDOUT, SystemError } from './system-error.ts';
 
 export const NETLINK_ROUTE = 0;
 export const NETLINK_NETFILTER = 12;
@@ -98,6 +100,15 @@ function enlargeReceiveBuffer(fd: number): void {
   if (forced < 0) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, u32(SOCKET_BUFFER_SIZE));
 }
 
+/**
+ * For a batch of thousands of objects: the kernel refuses a datagram longer than the send buffer less 32 bytes, by
+ * default 208 KiB. It doubles the number it is given.
+ */
+function enlargeSendBuffer(fd: number, length: number): void {
+  const forced = setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, u32(length));
+  if (forced < 0) setsockopt(fd, SOL_SOCKET, SO_SNDBUF, u32(length));
+}
+
 /** `struct timeval { long tv_sec; long tv_usec; }` on 64 bits. Zero would mean for ever. */
 function setReceiveTimeout(fd: number, milliseconds: number): void {
   const value = new DataView(new ArrayBuffer(16));
@@ -124,7 +135,13 @@ class KernelSocket implements NetlinkSocket {
   }
 
   send(datagram: Uint8Array): void {
-    send(this.#fd, datagram);
+    try {
+      send(this.#fd, datagram);
+    } catch (error) {
+      if (!(error instanceof SystemError) || error.errno !== EMSGSIZE) throw error;
+      enlargeSendBuffer(this.#fd, datagram.length);
+      send(this.#fd, datagram);
+    }
   }
 
   receive(): Uint8Array {

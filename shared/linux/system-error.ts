@@ -46,6 +46,7 @@ export const EINTR = 4;
 export const EAGAIN = 11;
 export const ENODATA = 61;
 export const EBADMSG = 74;
+export const EMSGSIZE = 90;
 export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
 export const ENOPROTOOPT = 92;

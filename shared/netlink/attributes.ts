@@ -28,37 +28,44 @@ export class AttributeWriter {
   }
 
   u8(type: number, value: number): this {
-    this.#view.setUint8(this.#open(type, 1), value);
+    const at = this.#open(type, 1);
+    this.#view.setUint8(at, value);
     return this;
   }
 
   u16(type: number, value: number): this {
-    this.#view.setUint16(this.#open(type, 2), value, HOST_LITTLE_ENDIAN);
+    const at = this.#open(type, 2);
+    this.#view.setUint16(at, value, HOST_LITTLE_ENDIAN);
     return this;
   }
 
   u16be(type: number, value: number): this {
-    this.#view.setUint16(this.#open(type, 2), value);
+    const at = this.#open(type, 2);
+    this.#view.setUint16(at, value);
     return this;
   }
 
   u32(type: number, value: number): this {
-    this.#view.setUint32(this.#open(type, 4), value, HOST_LITTLE_ENDIAN);
+    const at = this.#open(type, 4);
+    this.#view.setUint32(at, value, HOST_LITTLE_ENDIAN);
     return this;
   }
 
   u32be(type: number, value: number): this {
-    this.#view.setUint32(this.#open(type, 4), value);
+    const at = this.#open(type, 4);
+    this.#view.setUint32(at, value);
     return this;
   }
 
   u64(type: number, value: bigint): this {
-    this.#view.setBigUint64(this.#open(type, 8), value, HOST_LITTLE_ENDIAN);
+    const at = this.#open(type, 8);
+    this.#view.setBigUint64(at, value, HOST_LITTLE_ENDIAN);
     return this;
   }
 
   u64be(type: number, value: bigint): this {
-    this.#view.setBigUint64(this.#open(type, 8), value);
+    const at = this.#open(type, 8);
+    this.#view.setBigUint64(at, value);
     return this;
   }
 
@@ -73,7 +80,8 @@ export class AttributeWriter {
   }
 
   bytes(type: number, value: Uint8Array): this {
-    this.#bytes.set(value, this.#open(type, value.length));
+    const at = this.#open(type, value.length);
+    this.#bytes.set(value, at);
     return this;
   }
 
@@ -130,7 +138,10 @@ export class AttributeWriter {
     return this;
   }
 
-  /** Writes the attribute's header and makes room for its payload, padding zeroed; gives the payload's offset. */
+  /**
+   * Writes the attribute's header and makes room for its payload, padding zeroed; gives the payload's offset. It may
+   * replace the memory, so nobody may take hold of `#bytes` or `#view` in the same expression before it returned.
+   */
   #open(type: number, length: number): number {
     const total = HEADER + length;
     if (total > 0xffff) throw new Error(`Cannot write a netlink attribute of ${total} bytes, 65535 at most`);
