@@ -45,27 +45,30 @@ function lowerStatement(program: Program, statement: Statement): void {
   const { exprs } = program;
   switch (statement.kind) {
     case 'match':
-      return lowerMatch(program, statement.load, statement.test);
+      lowerMatch(program, statement.load, statement.test);
+      break;
     case 'in': {
       loadKey(program, statement.loads);
       const flags = statement.negated ? NFT_LOOKUP_F_INV : undefined;
       exprs.push({ kind: 'lookup', sreg: NFT_REG_1, set: statement.set, dreg: undefined, flags });
-      return;
+      break;
     }
     case 'vmap':
       loadKey(program, statement.loads);
       exprs.push(lookupInto(NFT_REG_VERDICT, statement.map));
-      return;
+      break;
     case 'dnat':
-      return lowerDnat(program, statement.protocol, statement.target);
+      lowerDnat(program, statement.protocol, statement.target);
+      break;
     case 'masquerade':
       exprs.push({ kind: 'masq', flags: undefined, protoMin: undefined, protoMax: undefined });
-      return;
+      break;
     case 'set-mark':
-      return lowerSetMark(program, statement.mask, statement.xor);
+      lowerSetMark(program, statement.mask, statement.xor);
+      break;
     case 'verdict':
       exprs.push({ kind: 'immediate', dreg: NFT_REG_VERDICT, data: statement });
-      return;
+      break;
   }
 }
 

@@ -50,25 +50,35 @@ export function writeExpr(writer: AttributeWriter, expr: KnownExpr): void {
 function writeKnown(w: AttributeWriter, expr: KnownExpr): void {
   switch (expr.kind) {
     case 'bitwise':
-      return writeBitwise(w, expr);
+      writeBitwise(w, expr);
+      break;
     case 'cmp':
-      return writeCmp(w, expr);
+      writeCmp(w, expr);
+      break;
     case 'ct':
-      return writeCt(w, expr);
+      writeCt(w, expr);
+      break;
     case 'fib':
-      return writeFib(w, expr);
+      writeFib(w, expr);
+      break;
     case 'immediate':
-      return writeImmediate(w, expr);
+      writeImmediate(w, expr);
+      break;
     case 'lookup':
-      return writeLookup(w, expr);
+      writeLookup(w, expr);
+      break;
     case 'masq':
-      return writeMasq(w, expr);
+      writeMasq(w, expr);
+      break;
     case 'meta':
-      return writeMeta(w, expr);
+      writeMeta(w, expr);
+      break;
     case 'nat':
-      return writeNat(w, expr);
+      writeNat(w, expr);
+      break;
     case 'payload':
-      return writePayload(w, expr);
+      writePayload(w, expr);
+      break;
   }
 }
 
