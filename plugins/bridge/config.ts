@@ -66,7 +66,7 @@ export function parseConfig(source: ConfigSource): BridgeConfig {
     disableContainerInterface: fields.disableContainerInterface ?? false,
     ipamType: fields.ipam?.type || undefined,
     ownSubnets: subnetsOf(fields.ipam, fields.runtimeConfig?.ipRanges),
-    dns: hasAnyKey(fields.dns) ? fields.dns : undefined,
+    dns: definedDns(fields.dns),
     mac: requestedMac(fields, source.args),
   };
   refuseBadNames(config);
@@ -96,7 +96,7 @@ function bridgeSchema() {
     forceAddress: flag(),
     ipMasq: flag(),
     ipMasqBackend: v.optional(v.picklist(['', 'nftables', 'iptables'])),
-    mtu: v.optional(v.pipe(v.number(), v.integer(), v.check(isMtu, `must be 0 or ${MIN_MTU} to ${MAX_MTU}`))),
+    mtu: v.optional(v.pipe(v.number(), v.integer(), v.check(isMtu, `0, or ${MIN_MTU} to ${MAX_MTU}`))),
     hairpinMode: flag(),
     promiscMode: flag(),
     portIsolation: flag(),
@@ -200,6 +200,14 @@ function subnetsOf(ipam: BridgeFields['ipam'], ipRanges: { subnet?: string | und
   return [ipam?.subnet, ...pools.map(({ subnet }) => subnet)].filter((subnet) => subnet !== undefined);
 }
 
-function hasAnyKey(dns: BridgeFields['dns']): boolean {
-  return dns !== undefined && Object.values(dns).some((value) => value !== undefined && value.length > 0);
+/** Undefined unless some key says something: only then the config's dns replaces the one of IPAM. */
+function definedDns(dns: BridgeFields['dns']): Dns | undefined {
+  const { nameservers, domain, search, options } = dns ?? {};
+  const defined: Dns = {
+    ...(nameservers && nameservers.length > 0 && { nameservers }),
+    ...(domain && { domain }),
+    ...(search && search.length > 0 && { search }),
+    ...(options && options.length > 0 && { options }),
+  };
+  return Object.keys(defined).length === 0 ? undefined : defined;
 }

@@ -67,8 +67,8 @@ export function planTable(found: { readonly comment: string | undefined } | unde
   ];
 }
 
-/** 0 for a comment that is not ours: whoever made that chain, its rules are replaced. */
-function formatIn(comment: string | undefined): number {
+/** The format a comment tells; 0 for a comment that is not ours: whoever made that chain, its rules are replaced. */
+export function formatIn(comment: string | undefined): number {
   const digits = /^patchbay format (\d{1,9})$/.exec(comment ?? '')?.[1];
   return digits === undefined ? 0 : Number(digits);
 }

@@ -1,0 +1,56 @@
+// CHECK for the constant part of the table: is the chain there, hooked, with the rules we would write?
+// Used by the expectations of this folder; compares in nft's own words, so that a difference can be read.
+import { checkFailed } from '../cni/error.ts';
+import { decodeExprs } from '../nftables/decode.ts';
+import type { Expr } from '../nftables/exprs/expr.ts';
+import { lowerStatements } from '../nftables/lower.ts';
+import { formatExprs } from '../nftables/mnemonic.ts';
+import type { ChainFact, Nftables } from '../nftables/nftables.ts';
+import type { Chain, Rule } from '../nftables/objects.ts';
+
+/** NF_INET_POST_ROUTING and its kin of linux/netfilter.h, by nft's names. */
+const HOOKS: Readonly<Record<string, number>> = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 };
+
+/** Throws checkFailed unless the chain exists as declared: a base chain at the same hook, type and priority. */
+export function expectChain(nft: Nftables, chain: Chain): ChainFact {
+  const found = nft.findChain(chain);
+  const name = `Chain "${chain.name}" of table "inet ${chain.table.name}"`;
+  if (found === undefined) {
+    throw checkFailed(`${name} does not exist`);
+  }
+  const { base } = chain;
+  if (base !== undefined) {
+    const wanted = `${base.type} at hook ${base.hook}, priority ${base.priority}`;
+    const isSame =
+      found.base?.type === base.type && found.base.hook === HOOKS[base.hook] && found.base.priority === base.priority;
+    if (!isSame) {
+      throw checkFailed(`${name} is not hooked as ${wanted}`);
+    }
+  }
+  return found;
+}
+
+/** Throws checkFailed unless the chain holds exactly these rules, naming the first that is missing or different. */
+export function expectRules(nft: Nftables, chain: Chain, rules: readonly Rule[]): void {
+  const found = nft
+    .listRules({ table: chain.table, chain: chain.name })
+    .map(({ program }) => inWords(decodeExprs(program)));
+  const wanted = rules.map(({ statements }) => inWords(lowerStatements(statements, 'inet')));
+  for (const [index, program] of wanted.entries()) {
+    if (found[index] !== program) {
+      const instead = found[index] === undefined ? 'is missing' : `is "${found[index]}" instead of "${program}"`;
+      throw checkFailed(`Rule ${index + 1} of chain "${chain.name}" of table "inet ${chain.table.name}" ${instead}`);
+    }
+  }
+  if (found.length > wanted.length) {
+    const surplus = found.length - wanted.length;
+    throw checkFailed(
+      `Chain "${chain.name}" of table "inet ${chain.table.name}" holds ${surplus} more than its ${wanted.length} rules`,
+    );
+  }
+}
+
+/** The kernel answers with flags of 0 where we sent none. */
+function inWords(exprs: readonly Expr[]): string {
+  return formatExprs(exprs).join(' ').replaceAll(' 0x0 ]', ' ]');
+}
