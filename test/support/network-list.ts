@@ -24,7 +24,7 @@ export interface BridgeConfig extends JsonObject {
   readonly ipMasq?: boolean;
   readonly portIsolation?: boolean;
   readonly mtu?: number;
-  readonly ipam?: { readonly ranges: readonly (readonly Range[])[]; readonly dataDir?: string };
+  readonly ipam?: JsonObject & { readonly ranges: readonly (readonly Range[])[]; readonly dataDir?: string };
 }
 
 export interface NetworkList {
