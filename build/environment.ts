@@ -1,0 +1,4 @@
+// placeholder
+export function hardenEnvironment(image: Buffer): Buffer {
+  return image;
+}

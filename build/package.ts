@@ -1,0 +1,267 @@
+// Packages Patchbay: dist/bin holds one executable, hard-linked under the name of every plugin. Run by
+// `npm run build`; with --empty it packages a program that does nothing, the floor the benchmark measures from.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  globSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { createRequire } from 'node:module';
+import { arch } from 'node:os';
+import { basename, delimiter, dirname, join } from 'node:path';
+import { listPlugins } from '../plugins/registry.ts';
+import { type Bundle, bundleProgram } from './bundle.ts';
+import { makeCodeCache, V8_FLAGS, type WarmUpCall } from './code-cache.ts';
+import { hardenEnvironment } from './environment.ts';
+import { patchLibatomic } from './libatomic.ts';
+import { setUpTools, TOOLS } from './tools.ts';
+import { readStamp, type Stamp } from './version.ts';
+
+/** What dist/build.json says about the executables; the tests read it. */
+export interface BuildReport extends Stamp {
+  /** SHA-256 over everything the executables are made from. */
+  readonly inputs: string;
+  readonly node: string;
+  readonly cacheBytes: number;
+  readonly sourceBytes: number;
+  readonly packages: readonly string[];
+  readonly warmUp: readonly WarmUpCall[];
+}
+
+const ROOT = join(import.meta.dirname, '..');
+const DIST = join(ROOT, 'dist');
+const REPORT = join(DIST, 'build.json');
+const EMPTY = join(DIST, 'empty');
+
+/**
+ * Options of Node that are part of the executables, see docs/security.md: no inspector on SIGUSR1, no OpenSSL
+ * configuration (which can load code), no warning that FFI and single executables are experimental: the Node that
+ * is in the image is the one they are tested with.
+ */
+const NODE_OPTIONS = [
+  ...V8_FLAGS,
+  '--disable-warning=ExperimentalWarning',
+  '--disable-sigusr1',
+  '--openssl-config=/dev/null',
+];
+
+interface SeaOptions {
+  readonly nodePath: string;
+  readonly targets: readonly { nodeRange: string; platform: string; arch: string; output: string }[];
+  readonly seaConfig: Readonly<Record<string, unknown>>;
+}
+
+// A file of the package without types, behind its command line: that one downloads a Node for every target.
+const { default: sea } = createRequire(import.meta.url)('@yao-pkg/pkg/lib-es5/sea.js') as {
+  default: (entry: string, options: SeaOptions) => Promise<void>;
+};
+
+if (import.meta.main) {
+  if (process.argv.includes('--empty')) await packageEmpty();
+  else await packagePatchbay();
+}
+
+/** Packages dist/bin unless it is up to date. */
+export async function packagePatchbay(): Promise<void> {
+  const stamp = readStamp(ROOT);
+  const inputs = hashInputs(stamp);
+  const links = listPlugins().map((name) => join(DIST, 'bin', name));
+  if (readReport()?.inputs === inputs && links.every((link) => existsSync(link))) {
+    console.log('dist/bin is up to date');
+    return;
+  }
+  const started = performance.now();
+  const bundle = await bundleProgram(join(ROOT, 'plugins/main.ts'), stamp);
+  const { image, cacheBytes, calls } = await packageProgram(bundle.source, listPlugins());
+  for (const { name } of calls.filter(({ exitCode }) => exitCode !== 0)) {
+    console.warn(`The warm-up call "${name}" failed: it will run slower until it is mended`);
+  }
+  if (calls.length <= listPlugins().length) {
+    console.warn('No right to make namespaces: the code cache knows VERSION only, other verbs start slower');
+  }
+  link(image, links);
+  writeNotices(bundle);
+  writeReport({
+    ...stamp,
+    inputs,
+    node: process.version,
+    cacheBytes,
+    sourceBytes: bundle.source.length,
+    packages: bundle.packages,
+    warmUp: calls,
+  });
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  console.log(`Packaged ${listPlugins().join(', ')} ${stamp.version} (${stamp.revision}) in ${seconds} s`);
+}
+
+/** Packages dist/empty, a program that does nothing but exit, in the same way; returns its path. */
+export async function packageEmpty(): Promise<string> {
+  const { image } = await packageProgram('(function (require, process) {\nprocess.exit(0);\n})', []);
+  renameSync(image, EMPTY);
+  rmSync(dirname(image), { recursive: true });
+  return EMPTY;
+}
+
+interface Packaged {
+  readonly image: string;
+  readonly cacheBytes: number;
+  readonly calls: readonly WarmUpCall[];
+}
+
+async function packageProgram(source: string, plugins: readonly string[]): Promise<Packaged> {
+  const directory = join(DIST, `.work-${process.pid}`);
+  mkdirSync(directory, { recursive: true });
+  const node = join(directory, 'node');
+  copyFileSync(prepareNode(), node);
+  const { bytes, calls } = makeCodeCache(node, source, { directory, plugins });
+  const program = join(directory, 'program.js');
+  const cache = join(directory, 'cache');
+  writeFileSync(program, source);
+  writeFileSync(cache, bytes);
+  const image = join(directory, plugins[0] ?? 'empty');
+  await inject(node, image, { program, cache });
+  expectRuns(image, plugins.length > 0 ? '"supportedVersions"' : '');
+  return { image, cacheBytes: bytes.length, calls };
+}
+
+/**
+ * Node as it goes into the image: without debug information, without need of libatomic, deaf to the variables that
+ * would load code or write files. Kept in .cache, for it only changes with Node and with these steps.
+ */
+function prepareNode(): string {
+  const original = realpathSync(join(ROOT, 'node_modules/.bin/node'));
+  const steps = ['package.ts', 'libatomic.ts', 'environment.ts'].map((file) =>
+    join(import.meta.dirname, file),
+  );
+  const { size, mtimeMs } = statSync(original);
+  const key = hash([
+    process.version,
+    `${size} ${mtimeMs}`,
+    ...steps.map((file) => readFileSync(file, 'utf8')),
+  ]);
+  const prepared = join(ROOT, '.cache', `node-${process.version}-${arch()}-${key.slice(0, 12)}`);
+  if (existsSync(prepared)) return prepared;
+  mkdirSync(dirname(prepared), { recursive: true });
+  for (const old of readdirSync(dirname(prepared)).filter((name) => name.startsWith('node-v'))) {
+    rmSync(join(dirname(prepared), old));
+  }
+  const partial = `${prepared}.${process.pid}`;
+  setUpTools(TOOLS.filter(({ program }) => program === 'strip'));
+  run('strip', ['-o', partial, original]);
+  writeFileSync(partial, hardenEnvironment(patchLibatomic(readFileSync(partial))));
+  chmodSync(partial, 0o755);
+  run(partial, ['--version']);
+  renameSync(partial, prepared);
+  return prepared;
+}
+
+/**
+ * Puts program and cache into a copy of Node by @yao-pkg/pkg's SEA function. It finds `node` and `npx postject` on
+ * PATH and works in a directory of its own, so both are laid there: it must be this very Node that writes the blob,
+ * and npx must not look for postject anywhere else.
+ */
+async function inject(
+  node: string,
+  image: string,
+  assets: { program: string; cache: string },
+): Promise<void> {
+  const path = join(dirname(image), 'path');
+  mkdirSync(path);
+  symlinkSync(node, join(path, 'node'));
+  writeFileSync(join(path, 'npx'), '#!/bin/sh\nexec "$@"\n', { mode: 0o755 });
+  const before = process.env['PATH'];
+  process.env['PATH'] = [path, join(ROOT, 'node_modules/.bin'), before].join(delimiter);
+  try {
+    await sea(join(import.meta.dirname, 'stub.cjs'), {
+      nodePath: node,
+      targets: [
+        { nodeRange: `node${process.versions.node}`, platform: 'linux', arch: arch(), output: image },
+      ],
+      seaConfig: {
+        disableExperimentalSEAWarning: true,
+        useCodeCache: false,
+        execArgv: NODE_OPTIONS,
+        // Neither NODE_OPTIONS nor --node-options may add to them.
+        execArgvExtension: 'none',
+        assets,
+      },
+    });
+  } finally {
+    process.env['PATH'] = before;
+  }
+}
+
+// pkg drops the errors of its last steps, so the image is looked at: does it run, and does V8 take the code cache?
+function expectRuns(image: string, expected: string): void {
+  const env = { CNI_COMMAND: 'VERSION', PATCHBAY_TRACE: 'start' };
+  const { status, stdout, stderr, error } = spawnSync(image, [], { env, input: '', encoding: 'utf8' });
+  if (status !== 0 || !stdout.includes(expected)) {
+    throw new Error(`The executable does not work: exit code ${status}, ${stdout}${stderr}`, {
+      cause: error,
+    });
+  }
+  if (stderr !== 'code cache accepted\n') throw new Error(`The executable complains: ${stderr}`);
+}
+
+// Each name changes over in one step: a runtime may call it at any time.
+function link(image: string, links: readonly string[]): void {
+  for (const path of links) {
+    mkdirSync(dirname(path), { recursive: true });
+    const fresh = `${path}.${process.pid}`;
+    linkSync(image, fresh);
+    renameSync(fresh, path);
+  }
+  const directory = join(DIST, 'bin');
+  const names = new Set(links.map((path) => basename(path)));
+  for (const name of readdirSync(directory).filter((name) => !names.has(name))) rmSync(join(directory, name));
+  rmSync(dirname(image), { recursive: true });
+}
+
+// The licences of what is in the image ask for their text to go with it.
+function writeNotices({ packages }: Bundle): void {
+  const parts = [`node-linux-${arch()}`, ...packages].map((name) => {
+    const directory = join(ROOT, 'node_modules', name);
+    const file = readdirSync(directory).find((entry) => /^licen[cs]e/i.test(entry));
+    if (file === undefined) throw new Error(`The package "${name}" has no licence text`);
+    return `${name}\n${'='.repeat(name.length)}\n\n${readFileSync(join(directory, file), 'utf8').trim()}\n`;
+  });
+  writeFileSync(join(DIST, 'third-party-licenses.txt'), parts.join('\n\n'));
+}
+
+function hashInputs(stamp: Stamp): string {
+  const files = globSync(['{plugins,shared,build}/**/*.{ts,cjs}', 'package-lock.json'], { cwd: ROOT }).sort();
+  const texts = files.flatMap((file) => [file, readFileSync(join(ROOT, file), 'utf8')]);
+  return hash([process.version, stamp.version, stamp.revision, ...texts]);
+}
+
+function hash(texts: readonly string[]): string {
+  const sum = createHash('sha256');
+  for (const text of texts) sum.update(`${text.length} ${text}`);
+  return sum.digest('hex');
+}
+
+/** What is known of the executables in dist/bin; undefined when there are none. */
+export function readReport(): BuildReport | undefined {
+  return existsSync(REPORT) ? (JSON.parse(readFileSync(REPORT, 'utf8')) as BuildReport) : undefined;
+}
+
+function writeReport(report: BuildReport): void {
+  writeFileSync(REPORT, `${JSON.stringify(report, null, 2)}\n`);
+}
+
+function run(program: string, args: readonly string[]): void {
+  const { status, stderr, error } = spawnSync(program, args, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`"${program}" failed: ${stderr ?? ''}`, { cause: error });
+}

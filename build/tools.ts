@@ -1,0 +1,112 @@
+// The programs that tests, demo and benchmark need beside npm's packages: named in one place, installed where that
+// is possible. Run by bootstrap.mjs with --tools, and by hand: `node build/tools.ts`.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+/** A program, the Debian package that brings it, and what cannot be done without it. */
+export interface Tool {
+  readonly program: string;
+  readonly debianPackage: string;
+  readonly purpose: string;
+}
+
+export const TOOLS: readonly Tool[] = [
+  {
+    program: 'ip',
+    debianPackage: 'iproute2',
+    purpose: 'every kernel test, as the judge of links and routes',
+  },
+  { program: 'nft', debianPackage: 'nftables', purpose: 'every kernel test, as the judge of rules' },
+  { program: 'iptables', debianPackage: 'iptables', purpose: 'the iptables backend' },
+  { program: 'unshare', debianPackage: 'util-linux', purpose: 'private hosts' },
+  { program: 'mount', debianPackage: 'mount', purpose: 'private hosts' },
+  { program: 'ping', debianPackage: 'iputils-ping', purpose: 'packets that flow' },
+  { program: 'tcpdump', debianPackage: 'tcpdump', purpose: 'captures' },
+  { program: 'conntrack', debianPackage: 'conntrack', purpose: 'looking at translated connections' },
+  { program: 'ethtool', debianPackage: 'ethtool', purpose: 'looking at links' },
+  { program: 'getfattr', debianPackage: 'attr', purpose: 'looking at the address store' },
+  { program: 'sysctl', debianPackage: 'procps', purpose: 'private hosts' },
+  { program: 'strace', debianPackage: 'strace', purpose: 'fixtures, and counting system calls' },
+  { program: 'strip', debianPackage: 'binutils', purpose: 'packaging' },
+  { program: 'debootstrap', debianPackage: 'debootstrap', purpose: 'the minimal root' },
+  { program: 'git', debianPackage: 'git', purpose: 'the revision stamped into the executables' },
+  {
+    program: '/usr/lib/cni/host-local',
+    debianPackage: 'containernetworking-plugins',
+    purpose: 'the reference plugins',
+  },
+];
+
+/** The client of the CNI project that end-to-end tests drive the plugins with. */
+export const CNITOOL = 'github.com/containernetworking/cni/cnitool@v1.3.0';
+
+const ROOT = join(import.meta.dirname, '..');
+const CNITOOL_PATH = join(ROOT, '.cache/bin/cnitool');
+
+if (import.meta.main) {
+  setUpTools();
+  setUpCnitool();
+}
+
+/**
+ * Installs the tools of `wanted` that are missing when this is root on Debian. What cannot be installed is named on
+ * stderr with its package; with CI=true it also ends the process with exit code 1.
+ */
+export function setUpTools(wanted: readonly Tool[] = TOOLS): void {
+  const missing = wanted.filter(({ program }) => !isPresent(program));
+  if (missing.length > 0 && process.getuid?.() === 0 && isPresent('apt-get')) aptInstall(missing);
+  for (const { program, debianPackage, purpose } of missing.filter((tool) => !isPresent(tool.program))) {
+    complain(`"${program}" is missing (Debian package ${debianPackage}), needed for ${purpose}`);
+  }
+}
+
+/** Builds cnitool into .cache/bin when Go is there. Without Go its tests are skipped, or fail with CI=true. */
+function setUpCnitool(): void {
+  const stamp = `${CNITOOL_PATH}-${CNITOOL.replace(/.*@/, '')}`;
+  if (existsSync(CNITOOL_PATH) && existsSync(stamp)) return;
+  const go = findProgram('go') ?? ['/usr/local/go/bin/go'].find((path) => existsSync(path));
+  if (go === undefined) {
+    complain('"cnitool" is missing, and without Go it cannot be built: tests that drive it are skipped');
+    return;
+  }
+  console.log(`Building ${CNITOOL} …`);
+  const directory = join(ROOT, '.cache/bin');
+  mkdirSync(directory, { recursive: true });
+  const env = { ...process.env, GOBIN: `${directory}/new`, CGO_ENABLED: '0' };
+  const { status } = spawnSync(go, ['install', CNITOOL], { env, stdio: 'inherit' });
+  if (status !== 0) {
+    complain(`"go install ${CNITOOL}" failed`);
+    return;
+  }
+  renameSync(`${directory}/new/cnitool`, stamp);
+  rmSync(`${directory}/new`, { recursive: true });
+  rmSync(CNITOOL_PATH, { force: true });
+  execFileSync('ln', [stamp, CNITOOL_PATH]);
+}
+
+function aptInstall(tools: readonly Tool[]): void {
+  const packages = [...new Set(tools.map((tool) => tool.debianPackage))];
+  console.log(`Installing the Debian packages ${packages.join(', ')} …`);
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  const install = ['install', '-y', '-qq', '--no-install-recommends', ...packages];
+  // A machine image has no package lists, or old ones that name versions no longer there: update only then.
+  if (spawnSync('apt-get', install, { env, stdio: ['ignore', 'ignore', 'ignore'] }).status === 0) return;
+  spawnSync('apt-get', ['update', '-qq'], { env, stdio: ['ignore', 'ignore', 'inherit'] });
+  spawnSync('apt-get', install, { env, stdio: ['ignore', 'ignore', 'inherit'] });
+}
+
+/** Whether a program is there: one with a slash as that file, any other on PATH or in the sbin directories. */
+export function isPresent(program: string): boolean {
+  return program.includes('/') ? existsSync(program) : findProgram(program) !== undefined;
+}
+
+function findProgram(name: string): string | undefined {
+  const directories = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin'];
+  return directories.map((directory) => join(directory, name)).find((path) => existsSync(path));
+}
+
+function complain(message: string): void {
+  console.error(message);
+  if (process.env['CI'] === 'true') process.exitCode = 1;
+}
