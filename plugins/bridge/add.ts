@@ -1,9 +1,9 @@
 // The bridge plugin's ADD: all or nothing. Called by dispatch with a parsed config and a sandbox that is not ours.
 import { hostLinkName } from '../../shared/cni/attachment.ts';
+import { invalidNetns } from '../../shared/cni/error.ts';
 import type { AddCall } from '../../shared/cni/plugin.ts';
 import type { Result, ResultInterface } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
-import { invalidNetns } from '../../shared/cni/error.ts';
 import { type Netns, openNetns } from '../../shared/linux/netns.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
@@ -28,7 +28,10 @@ export function add(call: AddCall<BridgeConfig>): Result {
   refuseExisting(host, inside, attachment, call.netns);
 
   using rollback = new Rollback(log); // declared last, so it runs first: sockets still open
-  const plan = config.ipamType === undefined ? planLayer2(config) : leaseAddresses(call, host, config.ipamType, rollback);
+  const plan =
+    config.ipamType === undefined
+      ? planLayer2(config)
+      : leaseAddresses(call, host, config.ipamType, rollback);
 
   const bridge = ensureBridge(host, config, log);
   const veth = addVethPair({ host, inside, netns, bridge, rollback }, config, attachment, log);

@@ -31,14 +31,21 @@ export function ensureBridge(host: Rtnetlink, config: BridgeConfig, log: (line: 
 export function expectBridge(link: Link): void {
   if (link.kind !== 'bridge') {
     const kind = link.kind ?? 'physical or loopback';
-    throw wrongLinkKind(`Link "${link.name}" is no bridge but of kind "${kind}"; name another link in "bridge"`);
+    throw wrongLinkKind(
+      `Link "${link.name}" is no bridge but of kind "${kind}"; name another link in "bridge"`,
+    );
   }
 }
 
 function addBridge(host: Rtnetlink, config: BridgeConfig, log: (line: string) => void): Link {
   warnAboutLargeMtu(host, config, log);
   try {
-    host.link.add({ kind: 'bridge', name: config.bridge, mac: randomMac(), ...(config.mtu && { mtu: config.mtu }) });
+    host.link.add({
+      kind: 'bridge',
+      name: config.bridge,
+      mac: randomMac(),
+      ...(config.mtu && { mtu: config.mtu }),
+    });
   } catch (error) {
     // A parallel first ADD of the same network was faster: its bridge is as good as ours.
     if (!hasCode(error, 'EEXIST')) {

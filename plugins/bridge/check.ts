@@ -87,9 +87,15 @@ function expectSandboxLink(inside: Rtnetlink, reported: ResultInterface, config:
   if (link === undefined) {
     throw checkFailed(`Link "${reported.name}" does not exist in sandbox "${reported.sandbox}"`);
   }
-  expect(link.kind === 'veth', `Link "${link.name}" in the sandbox is of kind "${link.kind}" instead of "veth"`);
+  expect(
+    link.kind === 'veth',
+    `Link "${link.name}" in the sandbox is of kind "${link.kind}" instead of "veth"`,
+  );
   const mac = reported.mac?.toLowerCase();
-  expect(!mac || mac === link.mac, `Link "${link.name}" in the sandbox has MAC "${link.mac}" instead of "${mac}"`);
+  expect(
+    !mac || mac === link.mac,
+    `Link "${link.name}" in the sandbox has MAC "${link.mac}" instead of "${mac}"`,
+  );
   expect(config.disableContainerInterface || link.isUp, `Link "${link.name}" in the sandbox is down`);
   return link;
 }
@@ -103,7 +109,9 @@ function expectHostEnd(
 ): void {
   const names = (reported.interfaces ?? []).filter(({ sandbox }) => !sandbox).map(({ name }) => name);
   const candidates = new Set([hostLinkName(attachment), ...names.filter((name) => name !== config.bridge)]);
-  const hostEnd = [...candidates].map((name) => host.link.find({ name })).find((found) => found?.kind === 'veth');
+  const hostEnd = [...candidates]
+    .map((name) => host.link.find({ name }))
+    .find((found) => found?.kind === 'veth');
   if (hostEnd === undefined) {
     throw checkFailed(`Host link "${hostLinkName(attachment)}" does not exist`);
   }
@@ -119,7 +127,10 @@ function expectHostEnd(
 }
 
 function expectPort(link: string, what: string, found: boolean, wanted: boolean): void {
-  expect(found === wanted, `Bridge port "${link}" has ${what} ${found ? 'on' : 'off'} instead of ${wanted ? 'on' : 'off'}`);
+  expect(
+    found === wanted,
+    `Bridge port "${link}" has ${what} ${found ? 'on' : 'off'} instead of ${wanted ? 'on' : 'off'}`,
+  );
 }
 
 function expectAddresses(inside: Rtnetlink, link: Link, plan: Addressing): void {
@@ -153,7 +164,10 @@ function expectGateways(host: Rtnetlink, bridge: Link, plan: Addressing): void {
     expect(present.includes(wanted), `Bridge "${bridge.name}" lacks gateway address "${wanted}"`);
   }
   for (const family of plan.forwarded) {
-    expect(readSysctl(FORWARDING[family]) !== '0', `Sysctl "${FORWARDING[family]}" is 0, so nothing is forwarded`);
+    expect(
+      readSysctl(FORWARDING[family]) !== '0',
+      `Sysctl "${FORWARDING[family]}" is 0, so nothing is forwarded`,
+    );
   }
 }
 

@@ -174,7 +174,9 @@ function isLinkName(name: string): boolean {
 
 function refuseContradictions(config: BridgeConfig): void {
   if (config.hairpinMode && config.promiscMode) {
-    throw invalidConfig('Fields "hairpinMode" and "promiscMode" exclude each other; set only one of them to true');
+    throw invalidConfig(
+      'Fields "hairpinMode" and "promiscMode" exclude each other; set only one of them to true',
+    );
   }
   if (config.disableContainerInterface && config.ipamType !== undefined) {
     const next = 'remove "ipam" or "disableContainerInterface"';
@@ -195,7 +197,10 @@ function refuseUnsupported(fields: BridgeFields): void {
   }
 }
 
-function subnetsOf(ipam: BridgeFields['ipam'], ipRanges: { subnet?: string | undefined }[][] | undefined): string[] {
+function subnetsOf(
+  ipam: BridgeFields['ipam'],
+  ipRanges: { subnet?: string | undefined }[][] | undefined,
+): string[] {
   const pools = [...(ipam?.ranges ?? []), ...(ipRanges ?? [])].flat();
   return [ipam?.subnet, ...pools.map(({ subnet }) => subnet)].filter((subnet) => subnet !== undefined);
 }

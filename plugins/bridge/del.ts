@@ -1,6 +1,6 @@
 // The bridge plugin's DEL: converges whatever is missing, and reports only at the end what it could not do.
 // Called by dispatch; the owner's name and comments find everything, so netns and prevResult may be absent or wrong.
-import { ownerHash, ownerIn, hostLinkName } from '../../shared/cni/attachment.ts';
+import { hostLinkName, ownerHash, ownerIn } from '../../shared/cni/attachment.ts';
 import { Failures } from '../../shared/cni/failures.ts';
 import type { DelCall } from '../../shared/cni/plugin.ts';
 import { type Cidr, parseCidr } from '../../shared/ip/cidr.ts';
@@ -47,7 +47,9 @@ function detach(call: DelCall<BridgeTeardown>, failures: Failures): { isLinkGone
 function reportedAddresses({ network, attachment }: DelCall<BridgeTeardown>): Cidr[] | undefined {
   const { interfaces = [], ips = [] } = network.prevResult ?? {};
   const index = interfaces.findIndex(({ name, sandbox }) => name === attachment.ifname && sandbox);
-  const own = ips.filter((ip) => ip.interface === index).flatMap(({ address }) => tryParseCidr(address) ?? []);
+  const own = ips
+    .filter((ip) => ip.interface === index)
+    .flatMap(({ address }) => tryParseCidr(address) ?? []);
   return own.length === 0 ? undefined : own;
 }
 
@@ -82,7 +84,12 @@ function removeAdoptedLink(host: Rtnetlink, call: DelCall<BridgeTeardown>): void
   using inside = openRtnetlink({ netns });
   const link = inside.link.find({ name: call.attachment.ifname });
   const peer = link?.peerIndex === undefined ? undefined : host.link.find({ index: link.peerIndex });
-  if (link?.kind === 'veth' && peer?.kind === 'veth' && peer.peerIndex === link.index && isOurs(host, peer, call)) {
+  if (
+    link?.kind === 'veth' &&
+    peer?.kind === 'veth' &&
+    peer.peerIndex === link.index &&
+    isOurs(host, peer, call)
+  ) {
     host.link.remove({ index: peer.index });
   }
 }

@@ -2,7 +2,15 @@
 // the next container too, so nothing here is undone.
 import { networkOf as networkIn } from '../../shared/cni/attachment.ts';
 import { addressConflict, hasCode } from '../../shared/cni/error.ts';
-import { type Cidr, contains, type Family, formatCidr, ipEquals, networkOf, parseCidr } from '../../shared/ip/cidr.ts';
+import {
+  type Cidr,
+  contains,
+  type Family,
+  formatCidr,
+  ipEquals,
+  networkOf,
+  parseCidr,
+} from '../../shared/ip/cidr.ts';
 import { ensureSysctl } from '../../shared/linux/sysctl.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
@@ -29,8 +37,16 @@ export function serveGateways(host: Rtnetlink, bridge: Link, config: BridgeConfi
   }
 }
 
-function ensureGateway(host: Rtnetlink, bridge: Link, config: BridgeConfig, plan: Addressing, gateway: Cidr): void {
-  const present = host.addr.list({ index: bridge.index, family: gateway.ip.family }).map(({ address }) => address);
+function ensureGateway(
+  host: Rtnetlink,
+  bridge: Link,
+  config: BridgeConfig,
+  plan: Addressing,
+  gateway: Cidr,
+): void {
+  const present = host.addr
+    .list({ index: bridge.index, family: gateway.ip.family })
+    .map(({ address }) => address);
   if (present.some((address) => isSame(address, gateway))) {
     return;
   }
@@ -100,9 +116,12 @@ function explainDisabledIpv6(error: unknown, bridge: Link, gateway: Cidr): unkno
     return error;
   }
   const next = `set sysctl "net.ipv6.conf.${bridge.name}.disable_ipv6" to 0 or remove the IPv6 range`;
-  return new Error(`Cannot add "${formatCidr(gateway)}" to bridge "${bridge.name}": IPv6 is off there; ${next}`, {
-    cause: error,
-  });
+  return new Error(
+    `Cannot add "${formatCidr(gateway)}" to bridge "${bridge.name}": IPv6 is off there; ${next}`,
+    {
+      cause: error,
+    },
+  );
 }
 
 /** Never switched off again: others on this host may rely on it by now. */

@@ -1,13 +1,18 @@
 // The bridge plugin's GC: removes what attachments of this network left behind, and nothing of any other network.
 // Called by dispatch with the attachments to keep, or without a word about them.
-import { networkHash, ownerHash, ownerIn } from '../../shared/cni/attachment.ts';
+import { hostLinkNameOf, networkHash, type Owner, ownerHash, ownerIn } from '../../shared/cni/attachment.ts';
 import { Failures } from '../../shared/cni/failures.ts';
 import type { GcCall } from '../../shared/cni/plugin.ts';
 import { pause } from '../../shared/linux/clock.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import type { BridgeTeardown } from './config.ts';
-import { findNftables, removeStaleIptablesMasquerade, removeStaleMasquerade } from './masquerade.ts';
+import {
+  findNftables,
+  type Kept,
+  removeStaleIptablesMasquerade,
+  removeStaleMasquerade,
+} from './masquerade.ts';
 
 /** An ADD of another network on the same bridge passes through this state in about a millisecond. */
 const HALF_MADE_GRACE_MS = 100;
@@ -30,26 +35,40 @@ export function gc(call: GcCall<BridgeTeardown>): void {
 function collect(call: GcCall<BridgeTeardown>, failures: Failures): void {
   using nft = findNftables();
   using host = openRtnetlink();
-  const network = networkHash(call.network.name);
-  const valid = call.validAttachments?.map((key) => ownerHash({ network: call.network.name, ...key }));
-  const links = host.link.list({ kind: 'veth' });
+  const links = host.link.list({ kind: 'veth' }).map((link) => ({ link, owner: ownerOf(link) }));
+  const own = links.filter(({ owner }) => owner?.networkHash === networkHash(call.network.name));
+  const kept = planKept(
+    call,
+    own.flatMap(({ owner }) => owner?.ownerHash ?? []),
+  );
 
-  const living = links.map(ownerOf).filter((owner) => owner?.networkHash === network);
-  const kept = new Set(valid ?? living.map((owner) => owner?.ownerHash));
-  failures.attempt('remove stale masquerade elements', () => removeStaleMasquerade(nft, network, kept));
-  if (call.validAttachments === undefined) {
+  failures.attempt('remove stale masquerade elements', () => removeStaleMasquerade(nft, kept));
+  failures.attempt('remove stale iptables chains', () => removeStaleIptablesMasquerade(nft, kept));
+  if (kept.valid === undefined) {
     return;
   }
-  const { name } = call.network;
-  const { validAttachments } = call;
-  failures.attempt('remove stale iptables chains', () => removeStaleIptablesMasquerade(nft, name, validAttachments));
-  const stale = links.filter((link) => ownerOf(link)?.networkHash === network && !kept.has(ownerOf(link)?.ownerHash));
-  for (const link of [...stale, ...halfMade(host, call, links)]) {
+  const stale = own.filter(({ owner }) => owner !== undefined && !kept.owners.has(owner.ownerHash));
+  const doomed = [
+    ...stale.map(({ link }) => link),
+    ...halfMade(
+      host,
+      call,
+      links.map(({ link }) => link),
+      kept,
+    ),
+  ];
+  for (const link of doomed) {
     failures.attempt(`delete link "${link.name}"`, () => host.link.remove({ index: link.index }));
   }
 }
 
-function ownerOf(link: Link): ReturnType<typeof ownerIn> {
+/** Valid is what the runtime says; when it says nothing, every attachment whose link is there. */
+function planKept({ network, validAttachments }: GcCall<BridgeTeardown>, living: readonly string[]): Kept {
+  const listed = validAttachments?.map((key) => ownerHash({ network: network.name, ...key }));
+  return { network: network.name, owners: new Set(listed ?? living), valid: validAttachments };
+}
+
+function ownerOf(link: Link): Owner | undefined {
   return link.alias === undefined ? undefined : ownerIn(link.alias);
 }
 
@@ -57,10 +76,15 @@ function ownerOf(link: Link): ReturnType<typeof ownerIn> {
  * Host ends of an ADD that was killed before it could name the owner: our kind of name, on our bridge, without an
  * alias and still down. Looked at twice, so that an ADD in progress is not taken for a dead one.
  */
-function halfMade(host: Rtnetlink, call: GcCall<BridgeTeardown>, links: readonly Link[]): Link[] {
+function halfMade(host: Rtnetlink, call: GcCall<BridgeTeardown>, links: readonly Link[], kept: Kept): Link[] {
+  const keptNames = new Set([...kept.owners].map(hostLinkNameOf));
   const bridge = host.link.find({ name: call.config.bridge });
   const isSuspect = (link: Link) =>
-    /^veth[0-9a-f]{11}$/.test(link.name) && link.master === bridge?.index && !link.alias && !link.isUp;
+    /^veth[0-9a-f]{11}$/.test(link.name) &&
+    link.master === bridge?.index &&
+    !link.alias &&
+    !link.isUp &&
+    !keptNames.has(link.name);
   const suspects = bridge === undefined ? [] : links.filter(isSuspect);
   if (suspects.length === 0) {
     return [];

@@ -1,7 +1,8 @@
 // Per-link sysctls that make an attachment better but must never make it fail: a host may mount /proc/sys read-only
 // or be booted without IPv6. Called by the bridge plugin for links of the host and of the sandbox.
-import { ensureSysctl } from '../../shared/linux/sysctl.ts';
+
 import { hasCode } from '../../shared/cni/error.ts';
+import { ensureSysctl } from '../../shared/linux/sysctl.ts';
 
 /**
  * Writes `net.<family>.conf.<link>.<key>` where it differs. A missing key (no IPv6) is silent, any other refusal is
@@ -19,7 +20,9 @@ export function ensureLinkSysctl(
     ensureSysctl(name, value);
   } catch (error) {
     if (!hasCode(error, 'ENOENT')) {
-      log(`Cannot set sysctl "${name}" to ${value}: ${error instanceof Error ? error.message : String(error)}`);
+      log(
+        `Cannot set sysctl "${name}" to ${value}: ${error instanceof Error ? error.message : String(error)}`,
+      );
     }
   }
 }

@@ -1,13 +1,17 @@
 // Masquerading as the bridge plugin asks for it: natively by default, in the reference's format when the config says so.
 // Called by every verb; DEL and GC clean up after both, whatever the config says by then.
-import { type Attachment, ownerHash } from '../../shared/cni/attachment.ts';
+import { type Attachment, networkHash, ownerHash } from '../../shared/cni/attachment.ts';
 import { kernelFeatureMissing, notAvailable } from '../../shared/cni/error.ts';
 import type { AttachmentKey } from '../../shared/cni/network-config.ts';
 import type { Rollback } from '../../shared/cni/rollback.ts';
 import type { Cidr } from '../../shared/ip/cidr.ts';
 import * as iptables from '../../shared/iptables/masquerade.ts';
 import { planMasquerade } from '../../shared/iptables/masquerade-plan.ts';
-import { planReferenceCleanup } from '../../shared/iptables/reference-nftables.ts';
+import {
+  hasReferenceMasquerade,
+  planReferenceCleanup,
+  planReferenceGc,
+} from '../../shared/iptables/reference-nftables.ts';
 import { isNfTablesMissing, type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
 import { commitGuarded } from '../../shared/ruleset/commit.ts';
 import * as native from '../../shared/ruleset/masquerade.ts';
@@ -70,41 +74,61 @@ export function removeIptablesMasquerade(
   attachment: Attachment,
   addresses: readonly Cidr[] | undefined,
 ): void {
-  iptables.removeMasquerade(nft, { network: attachment.network, containerId: attachment.containerId, addresses });
+  iptables.removeMasquerade(nft, {
+    network: attachment.network,
+    containerId: attachment.containerId,
+    addresses,
+  });
 }
 
-/** Removes the elements of all attachments of a network but those kept; both are given by hash. */
-export function removeStaleMasquerade(
-  nft: Nftables | undefined,
-  networkHash: string,
-  kept: ReadonlySet<string | undefined>,
-): void {
+/** What GC keeps of a network. */
+export interface Kept {
+  readonly network: string;
+  /** Owners by hash. */
+  readonly owners: ReadonlySet<string>;
+  /** Undefined when the runtime said nothing: then what other plugins made is left alone, for it has no owner we know. */
+  readonly valid: readonly AttachmentKey[] | undefined;
+}
+
+/** Removes the elements of all attachments of a network but those kept, and the reference's nftables rules likewise. */
+export function removeStaleMasquerade(nft: Nftables | undefined, { network, owners, valid }: Kept): void {
   if (nft === undefined) {
     return;
   }
-  commitGuarded(nft, () =>
-    native.planRemoval(nft, (owner) => owner.networkHash === networkHash && !kept.has(owner.ownerHash)),
-  );
+  const hash = networkHash(network);
+  commitGuarded(nft, () => [
+    ...native.planRemoval(nft, (owner) => owner.networkHash === hash && !owners.has(owner.ownerHash)),
+    ...(valid === undefined ? [] : planReferenceGc(nft, { network, attachments: valid })),
+  ]);
 }
 
 /** Removes the iptables chains of all containers of a network but the valid ones. */
-export function removeStaleIptablesMasquerade(
-  nft: Nftables | undefined,
-  network: string,
-  valid: readonly AttachmentKey[],
-): void {
-  iptables.removeStaleMasquerade(nft, { network, containerIds: valid.map(({ containerId }) => containerId) });
+export function removeStaleIptablesMasquerade(nft: Nftables | undefined, { network, valid }: Kept): void {
+  if (valid !== undefined) {
+    iptables.removeStaleMasquerade(nft, {
+      network,
+      containerIds: valid.map(({ containerId }) => containerId),
+    });
+  }
 }
 
 /**
  * Throws checkFailed unless each address is masqueraded: by our elements, or, for an attachment that the reference
  * made before an upgrade, by its rules.
  */
-export function expectMasquerade(config: BridgeConfig, attachment: Attachment, addresses: readonly Cidr[]): void {
+export function expectMasquerade(
+  config: BridgeConfig,
+  attachment: Attachment,
+  addresses: readonly Cidr[],
+): void {
   if (addresses.length === 0) {
     return;
   }
-  const plan = planMasquerade({ network: attachment.network, containerId: attachment.containerId, addresses });
+  const plan = planMasquerade({
+    network: attachment.network,
+    containerId: attachment.containerId,
+    addresses,
+  });
   if (config.ipMasqBackend === 'iptables') {
     iptables.expectMasquerade(plan);
     return;

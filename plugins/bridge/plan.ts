@@ -67,7 +67,9 @@ export function planLayer2(config: BridgeConfig): Addressing {
 export function planAddressing(config: BridgeConfig, leases: Result): Addressing {
   const ips = leases.ips ?? [];
   if (ips.length === 0) {
-    throw invalidConfig(`IPAM plugin "${config.ipamType}" returned no address; add a range or address to "ipam"`);
+    throw invalidConfig(
+      `IPAM plugin "${config.ipamType}" returned no address; add a range or address to "ipam"`,
+    );
   }
 
   const addresses = ips.map((ip) => planAddress(config, ip));

@@ -34,7 +34,12 @@ export function configureSandbox(sandbox: Sandbox, config: BridgeConfig, plan: A
   }
   for (const { address, broadcast } of plan.addresses) {
     attempt(`Cannot add address "${formatCidr(address)}" to "${link.name}"`, () =>
-      inside.addr.add({ index: link.index, address, ...(broadcast && { broadcast }), noDad: !config.enableDad }),
+      inside.addr.add({
+        index: link.index,
+        address,
+        ...(broadcast && { broadcast }),
+        noDad: !config.enableDad,
+      }),
     );
   }
   inside.link.set(link.index, { up: true });
@@ -71,9 +76,12 @@ function enableIpv6(link: string, log: (line: string) => void): void {
     ensureSysctl(`net/ipv6/conf/${link}/keep_addr_on_down`, '1');
   } catch (cause) {
     throw hasCode(cause, 'ENOENT')
-      ? new Error(`Sandbox has no IPv6, but IPAM leased an IPv6 address for "${link}"; remove the IPv6 range`, {
-          cause,
-        })
+      ? new Error(
+          `Sandbox has no IPv6, but IPAM leased an IPv6 address for "${link}"; remove the IPv6 range`,
+          {
+            cause,
+          },
+        )
       : cause;
   }
 }
@@ -105,7 +113,9 @@ function waitForDad({ netns, inside, link }: Sandbox, plan: Addressing): void {
     const addresses = inside.addr.list({ index: link.index, family: 6 });
     const duplicate = addresses.find(({ isDadFailed }) => isDadFailed);
     if (duplicate !== undefined) {
-      throw new Error(`Address "${formatCidr(duplicate.address)}" is in use by another station on the network`);
+      throw new Error(
+        `Address "${formatCidr(duplicate.address)}" is in use by another station on the network`,
+      );
     }
     const tentative = addresses.find(({ isTentative }) => isTentative);
     if (tentative === undefined) {
@@ -114,7 +124,9 @@ function waitForDad({ netns, inside, link }: Sandbox, plan: Addressing): void {
     const left = deadline - Date.now();
     if (left <= 0) {
       const shown = formatCidr(tentative.address);
-      throw new Error(`Address "${shown}" is still tentative after ${DAD_DEADLINE_MS} ms of duplicate detection`);
+      throw new Error(
+        `Address "${shown}" is still tentative after ${DAD_DEADLINE_MS} ms of duplicate detection`,
+      );
     }
     monitor.wait(left);
   }

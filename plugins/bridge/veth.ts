@@ -25,7 +25,12 @@ export interface VethPair {
  * Refuses an attachment that is already there, before anything is leased: undoing a second ADD would release the
  * addresses of the first. Throws duplicateAttachment.
  */
-export function refuseExisting(host: Rtnetlink, inside: Rtnetlink, attachment: Attachment, netns: string): void {
+export function refuseExisting(
+  host: Rtnetlink,
+  inside: Rtnetlink,
+  attachment: Attachment,
+  netns: string,
+): void {
   const next = 'run DEL for it first';
   if (inside.link.find({ name: attachment.ifname }) !== undefined) {
     throw duplicateAttachment(`Link "${attachment.ifname}" already exists in sandbox "${netns}"; ${next}`);
@@ -101,9 +106,12 @@ function isOperational(host: Rtnetlink, link: Link): boolean {
 function explainRefusal(error: unknown, config: BridgeConfig, attachment: Attachment, netns: Netns): unknown {
   if (hasCode(error, 'EEXIST')) {
     const who = `"${attachment.ifname}" of container "${attachment.containerId}"`;
-    return duplicateAttachment(`Link ${who} already exists in sandbox "${netns.path}"; run DEL for it first`, {
-      cause: error,
-    });
+    return duplicateAttachment(
+      `Link ${who} already exists in sandbox "${netns.path}"; run DEL for it first`,
+      {
+        cause: error,
+      },
+    );
   }
   if (hasCode(error, 'EXFULL')) {
     const next = 'spread the containers over several networks with bridges of their own';

@@ -52,7 +52,9 @@ function lockRuleset(): Disposable | undefined {
     return lockFile(LOCK_FILE, { deadlineMs: DEADLINE_MS, mode: 0o600 });
   } catch (error) {
     if (hasCode(error, 'ETIMEDOUT')) {
-      throw tryAgainLater(`Cannot get the lock "${LOCK_FILE}" within ${DEADLINE_MS / 1000} s`, { cause: error });
+      throw tryAgainLater(`Cannot get the lock "${LOCK_FILE}" within ${DEADLINE_MS / 1000} s`, {
+        cause: error,
+      });
     }
     return undefined;
   }

@@ -9,7 +9,13 @@ import type { ChainFact, Nftables } from '../nftables/nftables.ts';
 import type { Chain, Rule } from '../nftables/objects.ts';
 
 /** NF_INET_POST_ROUTING and its kin of linux/netfilter.h, by nft's names. */
-const HOOKS: Readonly<Record<string, number>> = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 };
+const HOOKS: Readonly<Record<string, number>> = {
+  prerouting: 0,
+  input: 1,
+  forward: 2,
+  output: 3,
+  postrouting: 4,
+};
 
 /** Throws checkFailed unless the chain exists as declared: a base chain at the same hook, type and priority. */
 export function expectChain(nft: Nftables, chain: Chain): ChainFact {
@@ -22,7 +28,9 @@ export function expectChain(nft: Nftables, chain: Chain): ChainFact {
   if (base !== undefined) {
     const wanted = `${base.type} at hook ${base.hook}, priority ${base.priority}`;
     const isSame =
-      found.base?.type === base.type && found.base.hook === HOOKS[base.hook] && found.base.priority === base.priority;
+      found.base?.type === base.type &&
+      found.base.hook === HOOKS[base.hook] &&
+      found.base.priority === base.priority;
     if (!isSame) {
       throw checkFailed(`${name} is not hooked as ${wanted}`);
     }
@@ -38,8 +46,11 @@ export function expectRules(nft: Nftables, chain: Chain, rules: readonly Rule[])
   const wanted = rules.map(({ statements }) => inWords(lowerStatements(statements, 'inet')));
   for (const [index, program] of wanted.entries()) {
     if (found[index] !== program) {
-      const instead = found[index] === undefined ? 'is missing' : `is "${found[index]}" instead of "${program}"`;
-      throw checkFailed(`Rule ${index + 1} of chain "${chain.name}" of table "inet ${chain.table.name}" ${instead}`);
+      const instead =
+        found[index] === undefined ? 'is missing' : `is "${found[index]}" instead of "${program}"`;
+      throw checkFailed(
+        `Rule ${index + 1} of chain "${chain.name}" of table "inet ${chain.table.name}" ${instead}`,
+      );
     }
   }
   if (found.length > wanted.length) {

@@ -88,7 +88,9 @@ function expectElement(nft: Nftables, wanted: Element, address: string): void {
     throw checkFailed(`Address ${address} is not in map "${wanted.set.name}" of table "inet patchbay"`);
   }
   if (ownerHashIn(found.comment ?? '') !== ownerHashIn(wanted.comment ?? '')) {
-    throw checkFailed(`Address ${address} in map "${wanted.set.name}" belongs to "${found.comment ?? 'nobody'}"`);
+    throw checkFailed(
+      `Address ${address} in map "${wanted.set.name}" belongs to "${found.comment ?? 'nobody'}"`,
+    );
   }
   if (targetOf(found.data) !== targetOf(wanted.data)) {
     const target = targetOf(found.data) ?? 'nowhere';

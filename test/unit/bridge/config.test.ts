@@ -57,7 +57,11 @@ test('an empty masquerade backend means the default', () => {
 });
 
 test('the subnets of all ranges belong to the network', () => {
-  const ipam = { type: 'host-local', subnet: '10.0.0.0/24', ranges: [[{ subnet: '10.1.0.0/24' }], [{ subnet: 'fd00::/64' }]] };
+  const ipam = {
+    type: 'host-local',
+    subnet: '10.0.0.0/24',
+    ranges: [[{ subnet: '10.1.0.0/24' }], [{ subnet: 'fd00::/64' }]],
+  };
   const runtimeConfig = { ipRanges: [[{ subnet: '10.2.0.0/24' }]] };
   expect(parseConfig(source({ ipam, runtimeConfig })).ownSubnets).toEqual([
     '10.0.0.0/24',
@@ -80,7 +84,9 @@ describe('the requested MAC', () => {
   });
 
   test('is reported in lower case with colons', () => {
-    expect(parseConfig(source({ runtimeConfig: { mac: '02-AA-BB-CC-DD-EE' } })).mac).toBe('02:aa:bb:cc:dd:ee');
+    expect(parseConfig(source({ runtimeConfig: { mac: '02-AA-BB-CC-DD-EE' } })).mac).toBe(
+      '02:aa:bb:cc:dd:ee',
+    );
   });
 });
 
@@ -97,14 +103,21 @@ describe('a config is refused with the field and the value', () => {
     ['an MTU above the maximum', { mtu: 65536 }, 7, '65536'],
     ['a fraction of an MTU', { mtu: 1500.5 }, 7, 'mtu'],
     ['hairpin together with promiscuous mode', { hairpinMode: true, promiscMode: true }, 7, 'promiscMode'],
-    ['IPAM for a link that stays down', { disableContainerInterface: true, ipam: { type: 'x' } }, 7, 'disableContainer'],
+    [
+      'IPAM for a link that stays down',
+      { disableContainerInterface: true, ipam: { type: 'x' } },
+      7,
+      'disableContainer',
+    ],
     ['a VLAN', { vlan: 100 }, 2, 'vlan'],
     ['a VLAN out of range', { vlan: 4095 }, 7, '4095'],
     ['a VLAN trunk', { vlanTrunk: [{ id: 5 }] }, 2, 'vlanTrunk'],
     ['spoof checking', { macspoofchk: true }, 2, 'macspoofchk'],
     ['a MAC of five bytes', { runtimeConfig: { mac: '02:00:00:00:01' } }, 7, '"02:00:00:00:01"'],
   ])('%s', (_title, fields, code, named) => {
-    expect(() => parseConfig(source(fields))).toThrow(expect.objectContaining({ code, message: expect.stringContaining(named) }));
+    expect(() => parseConfig(source(fields))).toThrow(
+      expect.objectContaining({ code, message: expect.stringContaining(named) }),
+    );
   });
 
   test.each([{ vlan: 0 }, { vlanTrunk: [] }, { macspoofchk: false }, { preserveDefaultVlan: true }])(
@@ -121,7 +134,12 @@ describe('a config is refused with the field and the value', () => {
 
 describe('DEL understands what it can', () => {
   test.each([
-    ['a config that ADD refuses', { bridge: 'br0', ipam: { type: 'host-local' }, vlan: 'x', mtu: -1 }, 'br0', 'host-local'],
+    [
+      'a config that ADD refuses',
+      { bridge: 'br0', ipam: { type: 'host-local' }, vlan: 'x', mtu: -1 },
+      'br0',
+      'host-local',
+    ],
     ['a bridge name that is none', { bridge: '../x', ipam: { type: 'host-local' } }, 'cni0', 'host-local'],
     ['a bridge of the wrong type', { bridge: 5, ipam: { type: 'host-local' } }, 'cni0', 'host-local'],
     ['an IPAM section of the wrong type', { bridge: 'br0', ipam: [] }, 'br0', undefined],

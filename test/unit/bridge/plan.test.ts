@@ -1,7 +1,7 @@
 // What the bridge plugin decides from config and leases, without a kernel.
 import { describe, expect, test } from 'vitest';
-import { planAddressing, planLayer2 } from '../../../plugins/bridge/plan.ts';
 import type { BridgeConfig } from '../../../plugins/bridge/config.ts';
+import { planAddressing, planLayer2 } from '../../../plugins/bridge/plan.ts';
 import type { Result } from '../../../shared/cni/result.ts';
 import { formatCidr, formatIp } from '../../../shared/ip/cidr.ts';
 
@@ -71,7 +71,9 @@ describe('gateways', () => {
       { address: '10.22.0.2/24', gateway: '10.22.0.1' },
       { address: '10.22.0.9/24', gateway: '10.22.0.1' },
     ];
-    expect(planAddressing(config({ isGateway: true }), { ips }).gateways.map(formatCidr)).toEqual(['10.22.0.1/24']);
+    expect(planAddressing(config({ isGateway: true }), { ips }).gateways.map(formatCidr)).toEqual([
+      '10.22.0.1/24',
+    ]);
   });
 });
 
@@ -87,7 +89,10 @@ describe('default routes', () => {
   });
 
   test('that are configured without a gateway are completed rather than doubled', () => {
-    const plan = planAddressing(defaultGateway, { ...dualStack, routes: [{ dst: '0.0.0.0/0', priority: 5 }] });
+    const plan = planAddressing(defaultGateway, {
+      ...dualStack,
+      routes: [{ dst: '0.0.0.0/0', priority: 5 }],
+    });
     expect(plan.reported.routes).toEqual([
       { dst: '0.0.0.0/0', priority: 5, gw: '10.22.0.1' },
       { dst: '::/0', gw: 'fd00:22::1' },
@@ -148,7 +153,9 @@ describe('addresses', () => {
   });
 
   test('are required when IPAM is configured', () => {
-    expect(() => planAddressing(config(), { ips: [] })).toThrow('IPAM plugin "host-local" returned no address');
+    expect(() => planAddressing(config(), { ips: [] })).toThrow(
+      'IPAM plugin "host-local" returned no address',
+    );
   });
 
   test('that cannot be parsed are refused by name', () => {
