@@ -179,9 +179,11 @@ function alphabetical(source: object, known: JsonObject): object {
   return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-// Empty strings and lists are left out like absent ones.
+// Empty strings and lists are left out like absent ones; only the name of a link is always printed.
 function presentEntries(object: JsonObject): [string, unknown][] {
-  return Object.entries(object).filter(([, value]) => value !== undefined && value !== '');
+  return Object.entries(object).filter(
+    ([key, value]) => value !== undefined && (value !== '' || key === 'name'),
+  );
 }
 
 function list<T, U>(items: readonly T[] | undefined, encode: (item: T) => U): U[] | undefined {
