@@ -23,7 +23,7 @@ import {
 } from './network-config.ts';
 import type { AnyPlugin, Call, ConfigSource, Unread } from './plugin.ts';
 import { encodeResult } from './result.ts';
-import { type CniVersion, isCniVersion, NEWEST_VERSION } from './versions.ts';
+import { type CniVersion, isCniVersion, NEWEST_VERSION, OLDEST_VERSION } from './versions.ts';
 
 /** Everything a call takes from the process. */
 export interface DispatchIo {
@@ -177,7 +177,9 @@ function expectPrevResult({ prevResult }: NetworkConfig): void {
 
 // An error is in the version of the config as far as that is known (CNI SPEC, section 5 "Error").
 function versionOf(header: NetworkHeader | undefined): CniVersion {
-  const { cniVersion } = pickKeys(header?.raw ?? {}, ['cniVersion']);
+  if (header === undefined) return NEWEST_VERSION;
+  const { cniVersion = '' } = pickKeys(header.raw, ['cniVersion']);
+  if (cniVersion === '') return OLDEST_VERSION;
   return typeof cniVersion === 'string' && isCniVersion(cniVersion) ? cniVersion : NEWEST_VERSION;
 }
 
