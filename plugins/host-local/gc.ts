@@ -1,0 +1,76 @@
+// host-local GC: frees the addresses of attachments that are gone, and files that name no holder.
+// Called by the dispatcher through index.ts, by the runtime itself or forwarded by the main plugin.
+import { Failures } from '../../shared/cni/failures.ts';
+import type { AttachmentKey } from '../../shared/cni/network-config.ts';
+import type { GcCall } from '../../shared/cni/plugin.ts';
+import { formatIp } from '../../shared/ip/cidr.ts';
+import { pause } from '../../shared/linux/clock.ts';
+import type { HostLocalTeardown } from './config.ts';
+import { deadAddresses } from './dead-addresses.ts';
+import { type KernelView, openKernelView } from './kernel-view.ts';
+import { describeHolder, findStore, type HeldAddress, isHeld, type Store } from './store.ts';
+
+/**
+ * A list of valid attachments, be it empty, decides for every address of the network. Without one only what is proven
+ * gone is freed: addresses of an earlier boot, and those whose host link is gone where the main plugin makes one.
+ * Goes on after failures and throws them at the end; throws tryAgainLater (the lock).
+ */
+export function gc(call: GcCall<HostLocalTeardown>): void {
+  const { config, network, log } = call;
+  using store = findStore({ dataDir: config.dataDir, network: network.name });
+  if (store === undefined) return;
+  using kernel = openKernelView();
+  const stale =
+    call.validAttachments === undefined
+      ? listGone(store, kernel, network.type)
+      : listUnlisted(store, call.validAttachments);
+  const failures = new Failures();
+  for (const address of [...store.list().filter(({ holder }) => holder === 'nobody'), ...stale]) {
+    failures.attempt(`release ${formatIp(address.ip)}`, () => {
+      store.release(address);
+      log(`Released ${formatIp(address.ip)}, ${describeHolder(address)}`);
+    });
+  }
+  failures.throwIfAny();
+}
+
+// A record with the container id alone stands for every ifname of it.
+function listUnlisted(store: Store, valid: readonly AttachmentKey[]): HeldAddress[] {
+  const containers = new Set(valid.map(({ containerId }) => containerId));
+  const attachments = new Set(valid.map(({ containerId, ifname }) => `${containerId}\0${ifname}`));
+  return store
+    .list()
+    .filter(isHeld)
+    .filter(({ holder: { containerId, ifname } }) =>
+      ifname === undefined ? !containers.has(containerId) : !attachments.has(`${containerId}\0${ifname}`),
+    );
+}
+
+function listGone(store: Store, kernel: KernelView, type: string | undefined): HeldAddress[] {
+  const dead = [...deadAddresses(store, kernel, () => true)];
+  return type !== undefined && MAKES_HOST_LINKS.has(type) ? [...dead, ...listUnlinked(store, kernel)] : dead;
+}
+
+// Main plugins that name a host link after its attachment. Of others, and of records without a boot, which the
+// reference wrote, nothing can be said: the reference gives its links random names.
+const MAKES_HOST_LINKS: ReadonlySet<string> = new Set(['bridge']);
+
+// A main plugin takes the address first and makes the link a few milliseconds later, so a link that is missing is
+// looked for once more. The container may also be one that another plugin serves: then a bridge has seen it.
+const GRACE_MS = 1000;
+
+function listUnlinked(store: Store, kernel: KernelView): HeldAddress[] {
+  const { bootId } = store;
+  const isUnlinked = ({ ip, holder: { containerId, ifname } }: HeldAddress) =>
+    ifname !== undefined &&
+    !kernel.hasHostLink({ containerId, ifname }, store.network) &&
+    kernel.listUsers(ip).length === 0;
+  const suspects = store
+    .list()
+    .filter(isHeld)
+    .filter(isUnlinked)
+    .filter(({ ip }) => bootId !== undefined && store.vintageOf(ip).bootId === bootId);
+  if (suspects.length === 0) return [];
+  pause(GRACE_MS);
+  return suspects.filter(isUnlinked);
+}

@@ -1,0 +1,144 @@
+// Reading and writing single files of a store without trusting what lies there: links are not followed, FIFOs don't
+// hold us, and no file is read beyond what a record can be. Called by store.ts and owner-index.ts.
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  linkSync,
+  lstatSync,
+  openSync,
+  readlinkSync,
+  readSync,
+  renameSync,
+  statfsSync,
+  symlinkSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { hasCode } from '../../shared/cni/error.ts';
+
+/** A file's bytes, or why there are none: it is not there, or it is nothing a store holds. */
+export type Content = Uint8Array | 'absent' | 'foreign';
+
+/** What stands under an address's name: nothing, a file without a byte, or anything else. */
+export type Occupancy = 'free' | 'empty' | 'taken';
+
+/** The whole file; `foreign` for whatever is no regular file or longer than a record. Throws on other refusals. */
+export function readContent(path: string): Content {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return 'absent';
+    // A symbolic link, a socket, a device without a driver.
+    if (hasCode(error, 'ELOOP') || hasCode(error, 'ENXIO') || hasCode(error, 'ENODEV')) return 'foreign';
+    throw error;
+  }
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile() || stat.size > LONGEST_RECORD) return 'foreign';
+    const bytes = Buffer.allocUnsafe(stat.size);
+    return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, 0));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** What stands under the name, by one look at the inode. */
+export function occupancyOf(path: string): Occupancy {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return 'free';
+  return stat.isFile() && stat.size === 0 ? 'empty' : 'taken';
+}
+
+/** Makes a new file, 0600 before umask, and writes all of it; a file that could not be written is removed again. */
+export function createFile(path: string, bytes: Uint8Array): void {
+  const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+  const fd = openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  try {
+    writeAndClose(fd, bytes);
+  } catch (error) {
+    unlinkSync(path);
+    throw error;
+  }
+}
+
+/** Writes a file in place, as the reference does; for directories where nothing can be made to rename. */
+export function overwriteFile(path: string, bytes: Uint8Array): void {
+  const { O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW, O_NONBLOCK } = constants;
+  writeAndClose(openSync(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK, 0o600), bytes);
+}
+
+/** Gives the file a second name; false when something has that name already. */
+export function linkFile(path: string, newPath: string): boolean {
+  try {
+    linkSync(path, newPath);
+    return true;
+  } catch (error) {
+    if (hasCode(error, 'EEXIST')) return false;
+    throw error;
+  }
+}
+
+/** Gives the file another name, in place of whatever file had it. */
+export function renameFile(path: string, newPath: string): void {
+  renameSync(path, newPath);
+}
+
+/** Removes the file; a file that is not there is success. */
+export function removeFile(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT')) throw error;
+  }
+}
+
+/** The text a symbolic link holds; undefined when there is none. */
+export function readNote(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch (error) {
+    if (hasCode(error, 'ENOENT') || hasCode(error, 'EINVAL')) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Keeps a short text as the target of a symbolic link that leads nowhere: one system call makes it, whole or not at
+ * all, and it takes no data block. What had the name before is replaced.
+ */
+export function writeNote(path: string, text: string): void {
+  removeFile(path);
+  symlinkSync(text, path);
+}
+
+/**
+ * Whether the directory is on a disk or in the memory of this machine alone: no other machine writes to it or caches
+ * its times. False where that is not known.
+ */
+export function isOnLocalFileSystem(directory: string): boolean {
+  try {
+    return LOCAL_FILE_SYSTEMS.has(statfsSync(directory).type >>> 0);
+  } catch {
+    return false;
+  }
+}
+
+// ext2 to ext4, xfs, btrfs, tmpfs, overlayfs, f2fs (linux/magic.h), zfs, bcachefs (their own sources).
+const LOCAL_FILE_SYSTEMS: ReadonlySet<number> = new Set([
+  0xef53, 0x58465342, 0x9123683e, 0x01021994, 0x794c7630, 0xf2f52010, 0x2fc12fc1, 0xca451a4e,
+]);
+
+// A container id comes from the environment, where one string has at most 128 KiB (MAX_ARG_STRLEN,
+// linux/binfmts.h); the separator and an ifname follow it.
+const LONGEST_RECORD = 128 * 1024 + 32;
+
+function writeAndClose(fd: number, bytes: Uint8Array): void {
+  try {
+    let written = 0;
+    while (written < bytes.length) written += writeSync(fd, bytes, written);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,382 @@
+// The address store of one network: a directory with one file for each address, under a lock held for a whole verb.
+// Called by the verbs of host-local; the files are those of the reference plugins, see docs/store-format.md.
+import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { ownerHash } from '../../shared/cni/attachment.ts';
+import { CniError, hasCode, invalidConfig, quote, storeFailure } from '../../shared/cni/error.ts';
+import { formatIp, type Ip, parseIp } from '../../shared/ip/cidr.ts';
+import { getXattr, setXattr } from '../../shared/linux/xattr.ts';
+import { OwnerIndex } from './owner-index.ts';
+import { decodeRecord, encodeRecord, type Holder, isSameHolder, type RecordedHolder } from './record.ts';
+import {
+  createFile,
+  linkFile,
+  type Occupancy,
+  occupancyOf,
+  overwriteFile,
+  readContent,
+  removeFile,
+  renameFile,
+} from './store-files.ts';
+import { LOCK_DEADLINE_MS, lockStore } from './store-lock.ts';
+
+/** Where a store is: `<dataDir>/<network>`. */
+export interface StoreLocation {
+  readonly dataDir: string;
+  readonly network: string;
+}
+
+/** An address file. */
+export interface StoredAddress {
+  readonly ip: Ip;
+  /** `nobody` for an empty or torn file; `foreign` for what is no record of any kind and is left alone. */
+  readonly holder: RecordedHolder | 'nobody' | 'foreign';
+}
+
+/** An address file that names its holder. */
+export interface HeldAddress {
+  readonly ip: Ip;
+  readonly holder: RecordedHolder;
+}
+
+/** What tells how old a record is. */
+export interface Vintage {
+  /** The boot it was written in; undefined for records of the reference, or where no attribute can be kept. */
+  readonly bootId: string | undefined;
+  /** Milliseconds since the epoch, by the clock of that time. */
+  readonly writtenMs: number;
+}
+
+/**
+ * Opens and locks the store, making its directory (0755) when there is none. Throws tryAgainLater when the lock is not
+ * to be had before the deadline, storeFailure when the directory or the lock file refuse.
+ */
+export function openStore(location: StoreLocation, deadlineMs = LOCK_DEADLINE_MS): Store {
+  const store = findStore(location, deadlineMs);
+  if (store !== undefined) return store;
+  const directory = directoryOf(location);
+  attempt(`make the directory ${quote(directory)}`, () =>
+    mkdirSync(directory, { recursive: true, mode: 0o755 }),
+  );
+  return attempt(
+    `open the store ${quote(directory)}`,
+    () => new Store(location, lockStore(lockOf(directory), deadlineMs)),
+  );
+}
+
+/** As `openStore`, but undefined when there is no directory: then nothing is held. */
+export function findStore(location: StoreLocation, deadlineMs = LOCK_DEADLINE_MS): Store | undefined {
+  const directory = directoryOf(location);
+  return attempt(`open the store ${quote(directory)}`, () => {
+    try {
+      return new Store(location, lockStore(lockOf(directory), deadlineMs));
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return undefined;
+      throw error;
+    }
+  });
+}
+
+/** The directory of a network's address files. Throws invalidConfig for a name that is no file name. */
+export function directoryOf(location: StoreLocation): string {
+  const { dataDir, network } = location;
+  // The dispatcher has checked it; here is where a wrong one would do harm.
+  if (!NETWORK_NAME.test(network))
+    throw invalidConfig(`The network name ${quote(network)} cannot name a directory`);
+  return join(dataDir, network);
+}
+
+/** The address an address file is named after; undefined for `lock`, pointer files and any other name. */
+export function addressNamed(name: string): Ip | undefined {
+  if (!/^[0-9a-f.:]+$/.test(name)) return undefined;
+  try {
+    const ip = parseIp(name);
+    return formatIp(ip) === name ? ip : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+export function isHeld(stored: StoredAddress): stored is HeldAddress {
+  return typeof stored.holder !== 'string';
+}
+
+/** `held by "c1" "eth0"`: how messages say whose an address is. */
+export function describeHolder({ holder }: StoredAddress): string {
+  if (holder === 'foreign') return 'taken by something that is no address file';
+  if (holder === 'nobody') return 'held by nobody';
+  const { containerId, ifname } = holder;
+  return `held by ${quote(containerId)}${ifname === undefined ? '' : ` ${quote(ifname)}`}`;
+}
+
+/** An open store: until it is disposed of, nobody else who takes the lock changes it. All its methods throw storeFailure. */
+export class Store implements Disposable {
+  readonly directory: string;
+  readonly network: string;
+  /** This boot of the kernel, to compare with `Vintage.bootId`; undefined when it can't be told. */
+  readonly bootId = readBootId();
+  readonly #side: string;
+  readonly #lock: Disposable;
+  readonly #index: OwnerIndex;
+  #contents: Map<string, StoredAddress> | undefined;
+  #names: Set<string> | undefined;
+
+  constructor(location: StoreLocation, lock: Disposable) {
+    this.directory = directoryOf(location);
+    this.network = location.network;
+    // Never the directory of a network: their names begin with a letter or digit.
+    this.#side = join(location.dataDir, '.patchbay', location.network);
+    this.#lock = lock;
+    this.#index = new OwnerIndex(this.directory, this.#side, this.bootId);
+  }
+
+  [Symbol.dispose](): void {
+    this.#index.settle();
+    this.#lock[Symbol.dispose]();
+  }
+
+  /** The holder's addresses, and those recorded for its container id alone. Reads these files, not the directory. */
+  findHeld(holder: Holder): { readonly own: HeldAddress[]; readonly legacy: HeldAddress[] } {
+    const anyIfname = { containerId: holder.containerId, ifname: undefined };
+    const own = this.#findIndexed(holder);
+    const legacy = this.#findIndexed(anyIfname);
+    if (own !== undefined && legacy !== undefined) return { own, legacy };
+    const held = this.list().filter(isHeld);
+    return {
+      own: held.filter((address) => isSameHolder(address.holder, holder)),
+      legacy: held.filter((address) => isSameHolder(address.holder, anyIfname)),
+    };
+  }
+
+  /** The addresses of the attachment with this owner hash (shared/cni/attachment.ts). */
+  listOf(key: string): Ip[] {
+    const names = this.#index.find(key);
+    if (names !== undefined) return names.flatMap((name) => addressNamed(name) ?? []);
+    return this.list()
+      .filter(isHeld)
+      .filter(({ holder }) => this.#keyOf(holder) === key)
+      .map(({ ip }) => ip);
+  }
+
+  /** Every address file. Reads all of them, once. */
+  list(): StoredAddress[] {
+    this.#contents ??= this.#scan();
+    return [...this.#contents.values()];
+  }
+
+  /** The names in the directory: one call for all of them, where `occupancyOf` makes one for each. */
+  listNames(): ReadonlySet<string> {
+    this.#names ??= new Set(attempt(`list ${quote(this.directory)}`, () => readdirSync(this.directory)));
+    return this.#names;
+  }
+
+  /** What stands under the name of the address. */
+  occupancyOf(ip: Ip): Occupancy {
+    const path = this.#pathOf(ip);
+    return attempt(`look at ${quote(path)}`, () => occupancyOf(path));
+  }
+
+  /** What the file of the address says; undefined when there is none. */
+  find(ip: Ip): StoredAddress | undefined {
+    return this.#read(formatIp(ip), ip);
+  }
+
+  /** Makes the address the holder's; false when a file of its name exists. */
+  take(ip: Ip, holder: Holder): boolean {
+    const path = this.#pathOf(ip);
+    if (!attempt(`write ${quote(path)}`, () => this.#createRecord(path, encodeRecord(holder)))) return false;
+    const name = formatIp(ip);
+    this.#contents?.set(name, { ip, holder });
+    this.#names?.add(name);
+    this.#index.update(this.#keyOf(holder), (names) => [...names, name]);
+    return true;
+  }
+
+  /** Removes the file of an address; one that is gone already is success. */
+  release({ ip, holder }: StoredAddress): void {
+    const path = this.#pathOf(ip);
+    attempt(`remove ${quote(path)}`, () => removeFile(path));
+    const name = formatIp(ip);
+    this.#contents?.delete(name);
+    this.#names?.delete(name);
+    if (typeof holder === 'string') this.#index.touch();
+    else this.#index.update(this.#keyOf(holder), (names) => names.filter((other) => other !== name));
+  }
+
+  /** The address taken last from the set at this position; undefined when none is known. */
+  findLastReserved(set: number): Ip | undefined {
+    try {
+      const content = readContent(this.#pointerOf(set));
+      return typeof content === 'string'
+        ? undefined
+        : parseIp(Buffer.from(content).toString('latin1').trim());
+    } catch {
+      return undefined;
+    }
+  }
+
+  /**
+   * Notes the address taken last from the set at this position. The file is replaced as a whole, so that a kill leaves
+   * the old text or the new one: after an empty one the round robin would begin anew, at addresses freed a moment ago.
+   */
+  setLastReserved(set: number, ip: Ip): void {
+    const path = this.#pointerOf(set);
+    attempt(`write ${quote(path)}`, () => {
+      const bytes = Buffer.from(formatIp(ip), 'latin1');
+      const draft = this.#draft(bytes);
+      this.#index.touch();
+      if (draft === undefined || !succeeds(() => renameFile(draft, path))) overwriteFile(path, bytes);
+    });
+  }
+
+  /** How old the record of the address is. */
+  vintageOf(ip: Ip): Vintage {
+    const path = this.#pathOf(ip);
+    return attempt(`look at ${quote(path)}`, () => ({
+      bootId: getXattr(path, BOOT_ID),
+      writtenMs: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0,
+    }));
+  }
+
+  #pathOf(ip: Ip): string {
+    return join(this.directory, formatIp(ip));
+  }
+
+  #pointerOf(set: number): string {
+    return join(this.directory, `last_reserved_ip.${set}`);
+  }
+
+  // No interface has an empty name, so the records without one have keys of their own.
+  #keyOf({ containerId, ifname = '' }: RecordedHolder): string {
+    return ownerHash({ network: this.network, containerId, ifname });
+  }
+
+  // Undefined when the index can't be believed; a hit that its file does not confirm is such a case.
+  #findIndexed(holder: RecordedHolder): HeldAddress[] | undefined {
+    const held: HeldAddress[] = [];
+    for (const name of this.#index.find(this.#keyOf(holder)) ?? []) {
+      const ip = addressNamed(name);
+      const stored = ip === undefined ? undefined : this.#read(name, ip);
+      if (stored === undefined || !isHeld(stored) || !isSameHolder(stored.holder, holder)) {
+        this.#index.distrust();
+        break;
+      }
+      held.push(stored);
+    }
+    return this.#index.isTrue() ? held : undefined;
+  }
+
+  #scan(): Map<string, StoredAddress> {
+    const contents = new Map<string, StoredAddress>();
+    for (const name of this.listNames()) {
+      const ip = addressNamed(name);
+      const stored = ip === undefined ? undefined : this.#read(name, ip);
+      if (stored !== undefined) contents.set(name, stored);
+    }
+    if (!this.#index.isTrue()) this.#index.rebuild(this.#keyed(contents));
+    return contents;
+  }
+
+  #read(name: string, ip: Ip): StoredAddress | undefined {
+    try {
+      const content = readContent(join(this.directory, name));
+      if (content === 'absent') return undefined;
+      return { ip, holder: content === 'foreign' ? content : (decodeRecord(content) ?? 'nobody') };
+    } catch {
+      // A bad block under one address must not keep the others from being found.
+      return { ip, holder: 'foreign' };
+    }
+  }
+
+  #keyed(contents: ReadonlyMap<string, StoredAddress>): Map<string, string[]> {
+    const entries = new Map<string, string[]>();
+    for (const [name, { holder }] of contents) {
+      if (typeof holder === 'string') continue;
+      const key = this.#keyOf(holder);
+      const names = entries.get(key);
+      if (names === undefined) entries.set(key, [name]);
+      else names.push(name);
+    }
+    return entries;
+  }
+
+  /**
+   * The file appears under its name with all its content at once: written elsewhere, then linked. A kill at any point
+   * leaves no address file or a whole one. Where no link can be made it is written in place, as the reference does.
+   */
+  #createRecord(path: string, bytes: Uint8Array): boolean {
+    const draft = this.#draft(bytes);
+    if (draft !== undefined) {
+      this.#markBoot(draft);
+      try {
+        return linkFile(draft, path);
+      } catch {
+        // Another file system, or one without hard links.
+      } finally {
+        succeeds(() => removeFile(draft));
+      }
+    }
+    try {
+      createFile(path, bytes);
+    } catch (error) {
+      if (hasCode(error, 'EEXIST')) return false;
+      throw error;
+    }
+    this.#markBoot(path);
+    return true;
+  }
+
+  // A file system without user attributes costs us nothing but the chance to reclaim the address after a reboot.
+  #markBoot(path: string): void {
+    const { bootId } = this;
+    if (bootId !== undefined) succeeds(() => setXattr(path, BOOT_ID, bootId));
+  }
+
+  // Under the lock one name is enough. What a killed verb left there may be linked to a live record by now: it is
+  // removed, never written to.
+  #draft(bytes: Uint8Array): string | undefined {
+    const path = join(this.#side, 'draft');
+    if (succeeds(() => createFile(path, bytes))) return path;
+    const isMade = succeeds(() => {
+      mkdirSync(this.#side, { recursive: true, mode: 0o700 });
+      removeFile(path);
+      createFile(path, bytes);
+    });
+    return isMade ? path : undefined;
+  }
+}
+
+const BOOT_ID = 'user.patchbay.boot';
+
+// CNI SPEC, section 1 "Network configuration format".
+const NETWORK_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
+
+function lockOf(directory: string): string {
+  return join(directory, 'lock');
+}
+
+// random(4), /proc/sys/kernel/random.
+function readBootId(): string | undefined {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim() || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function succeeds(step: () => void): boolean {
+  try {
+    step();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function attempt<T>(what: string, step: () => T): T {
+  try {
+    return step();
+  } catch (cause) {
+    throw cause instanceof CniError ? cause : storeFailure(`Cannot ${what}`, { cause });
+  }
+}
