@@ -38,10 +38,10 @@ function parseRule(chain: string, spec: string): SavedRule {
   return {
     chain,
     spec,
-    source: valueOf(words, '-s'),
-    destination: valueOf(words, '-d'),
-    comment: valueOf(words, '--comment'),
-    target: valueOf(words, '-j') ?? valueOf(words, '-g'),
+    source: optionValue(words, '-s'),
+    destination: optionValue(words, '-d'),
+    comment: optionValue(words, '--comment'),
+    target: optionValue(words, '-j') ?? optionValue(words, '-g'),
   };
 }
 
@@ -51,7 +51,7 @@ interface Word {
 }
 
 // A comment may hold ` -j X`; it is quoted then, and a quoted word is never an option.
-function valueOf(words: readonly Word[], option: string): string | undefined {
+function optionValue(words: readonly Word[], option: string): string | undefined {
   const at = words.findIndex((word) => word.text === option && !word.quoted);
   if (at < 0 || words[at - 1]?.text === '!') return undefined;
   return words[at + 1]?.text;
