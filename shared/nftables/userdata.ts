@@ -65,26 +65,28 @@ function putComment(bytes: Uint8Array, offset: number, type: number, comment: st
 const UNPRINTABLE = /["\\\x00-\x1f\x7f]/;
 
 /**
- * Where the text of a comment stands in userdata: `[start, end)`, the NUL left out; undefined when there is none.
+ * Where the text of a comment begins in the userdata that fills `bytes` from `start` to `end`, or -1.
  * Never throws: userdata is written by anybody, so a length beyond the end ends the search.
  */
-export function findComment(userdata: Uint8Array, type: number): { start: number; end: number } | undefined {
-  let offset = 0;
-  while (offset + 2 <= userdata.length) {
-    const length = userdata[offset + 1] as number; // in range: checked by the loop
-    const start = offset + 2;
-    if (start + length > userdata.length) return undefined;
-    if (userdata[offset] === type) {
-      const nul = userdata.indexOf(0, start);
-      return { start, end: nul === -1 || nul > start + length ? start + length : nul };
-    }
-    offset = start + length;
+export function findComment(bytes: Uint8Array, start: number, end: number, type: number): number {
+  for (let at = start; end - at >= 2; ) {
+    const length = bytes[at + 1] ?? 0; // in range: checked by the loop
+    if (length > end - at - 2) return -1;
+    if (bytes[at] === type) return at + 2;
+    at += 2 + length;
   }
-  return undefined;
+  return -1;
+}
+
+/** Where the text that `findComment` found ends: at its NUL, or where its length says. */
+export function commentEnd(bytes: Uint8Array, text: number): number {
+  const end = text + (bytes[text - 1] ?? 0);
+  const nul = bytes.indexOf(0, text);
+  return nul < 0 || nul > end ? end : nul;
 }
 
 /** The comment in userdata, undefined when there is none. Bytes that are no UTF-8 become U+FFFD. */
 export function decodeComment(userdata: Uint8Array, type: number): string | undefined {
-  const found = findComment(userdata, type);
-  return found && decodeText(userdata.subarray(found.start, found.end));
+  const text = findComment(userdata, 0, userdata.length, type);
+  return text < 0 ? undefined : decodeText(userdata.subarray(text, commentEnd(userdata, text)));
 }

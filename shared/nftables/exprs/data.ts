@@ -55,8 +55,13 @@ export function readData(attributes: Attributes | undefined): Uint8Array | Verdi
   const verdict = attributes?.nest(NFTA_DATA_VERDICT);
   const code = verdict?.u32be(NFTA_VERDICT_CODE);
   if (verdict === undefined || code === undefined) return undefined;
+  return verdictOf(code, verdict.string(NFTA_VERDICT_CHAIN));
+}
+
+/** The verdict with a code as it stands on the wire, undefined when it is none of ours. */
+export function verdictOf(code: number, chain: string | undefined): Verdict | undefined {
   const name = codeName(code | 0);
-  return name && { kind: 'verdict', code: name, chain: verdict.string(NFTA_VERDICT_CHAIN) };
+  return name && { kind: 'verdict', code: name, chain };
 }
 
 /** Like `readData`, for places that cannot hold a verdict. */
@@ -65,8 +70,22 @@ export function readValue(attributes: Attributes | undefined): Uint8Array | unde
 }
 
 function codeName(code: number): Verdict['code'] | undefined {
-  for (const [name, number] of Object.entries(CODES)) {
-    if (number === code) return name as Verdict['code']; // the keys of CODES
+  switch (code) {
+    case NF_DROP:
+      return 'drop';
+    case NF_ACCEPT:
+      return 'accept';
+    case NFT_CONTINUE:
+      return 'continue';
+    case NFT_BREAK:
+      return 'break';
+    case NFT_JUMP:
+      return 'jump';
+    case NFT_GOTO:
+      return 'goto';
+    case NFT_RETURN:
+      return 'return';
+    default:
+      return undefined;
   }
-  return undefined;
 }
