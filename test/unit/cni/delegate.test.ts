@@ -13,9 +13,10 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, relative } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { buildSync } from 'esbuild';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { DispatchIo } from '../../../shared/cni/dispatch.ts';
 import type { Command } from '../../../shared/cni/environment.ts';
 import type { IpamDelegate } from '../../../shared/cni/plugin.ts';
@@ -24,7 +25,24 @@ import { type CniVersion, isVersionAtLeast } from '../../../shared/cni/versions.
 import { type Behaviour, fakeIpam } from '../../support/fake-ipam.ts';
 import { callPlugin, type Dispatched, fakePlugin } from '../../support/fake-plugin.ts';
 
-const FAKE_IPAM = fileURLToPath(new URL('../../support/fake-ipam.ts', import.meta.url));
+// One file in place of twenty starts four times as fast.
+let program: string;
+beforeAll(() => {
+  program = join(mkdtempSync(join(tmpdir(), 'cni-fake-ipam-')), 'fake-ipam.mjs');
+  const source = fileURLToPath(new URL('../../support/fake-ipam.ts', import.meta.url));
+  buildSync({
+    entryPoints: [source],
+    outfile: program,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    external: ['execa'],
+  });
+});
+});
+afterAll(() => {
+  rmSync(dirname(program), { recursive: true, force: true });
+});
 
 let directory: string;
 beforeEach(() => {
@@ -301,8 +319,8 @@ describe('an IPAM plugin by exec', () => {
   test('is started once it is no longer being written', () => {
     const path = script('ipam', 'echo null');
     const writing = openSync(path, 'r+');
-    // A holder outlives our own descriptor for 0.2 s.
-    const holder = spawn('sleep', ['0.2'], { stdio: ['ignore', 'ignore', 'ignore', writing] });
+    // A holder outlives our own descriptor for 50 ms.
+    const holder = spawn('sleep', ['0.05'], { stdio: ['ignore', 'ignore', 'ignore', writing] });
     expect(holder.pid).toBeGreaterThan(0);
     closeSync(writing);
     const { outcome } = delegate('ipam', { command: 'CHECK' });
@@ -356,7 +374,7 @@ describe('our own IPAM plugin', () => {
     } = {},
   ) {
     const { version = '1.1.0', behaviour = {}, more = {}, env = {} } = options;
-    const path = script('fake-ipam', `exec '${process.execPath}' '${FAKE_IPAM}'`);
+    const path = script('fake-ipam', `exec '${process.execPath}' '${program}'`);
     const ipam = { type: 'fake-ipam', record: record(), behaviours: { [command]: behaviour } };
     const stdin = { cniVersion: version, name: 'n1', ipam, ...more };
     const own = fakeIpam();
