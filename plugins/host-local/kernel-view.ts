@@ -14,12 +14,29 @@ export interface User {
   readonly ownerHash: string | undefined;
 }
 
-/** Opens nothing yet: each socket is opened on the first question that needs it. */
-export function openKernelView(): KernelView {
-  return new KernelView();
+/** What can be asked of the kernel; a test answers for it. */
+export interface KernelView {
+  /**
+   * The links behind which the address is in use: the host link of the attachment that masquerades it, and the bridge
+   * port behind which the neighbour with this address was last seen. Empty when the kernel knows none, or can't be
+   * asked: an unprivileged caller and an old kernel must get their address all the same.
+   */
+  listUsers(ip: Ip): readonly User[];
+  /** Whether the link that a main plugin of ours makes for the attachment is there. True as well when it can't be asked. */
+  hasHostLink(holder: Holder, network: string): boolean;
+  /**
+   * Whether the kernel has a trace of the address or of its holder: the host link, a masquerade element, a neighbour.
+   * True as well when it can't be asked, for then nothing is proven.
+   */
+  hasTraceOf(ip: Ip, holder: Holder, network: string): boolean;
 }
 
-export class KernelView implements Disposable {
+/** The kernel of this namespace. Opens nothing yet: each socket is opened by the first question that needs it. */
+export function openKernelView(): KernelView & Disposable {
+  return new OpenKernelView();
+}
+
+class OpenKernelView implements KernelView, Disposable {
   #rtnetlink: Rtnetlink | undefined;
   #nftables: Nftables | undefined;
 
@@ -28,11 +45,6 @@ export class KernelView implements Disposable {
     this.#rtnetlink?.[Symbol.dispose]();
   }
 
-  /**
-   * The links behind which the address is in use: the host link of the attachment that masquerades it, and the bridge
-   * port behind which the neighbour with this address was last seen. Empty when the kernel knows none, or can't be
-   * asked: an unprivileged caller and an old kernel must get their address all the same.
-   */
   listUsers(ip: Ip): User[] {
     return [() => this.#findMasquerader(ip), () => this.#findNeighbour(ip)].flatMap((find) => {
       try {
@@ -43,24 +55,19 @@ export class KernelView implements Disposable {
     });
   }
 
-  /**
-   * Whether the kernel has a trace of the address or of its holder: the holder's host link, a masquerade element, a
-   * neighbour. True as well when it can't be asked, for then nothing is proven.
-   */
-  hasTraceOf(ip: Ip, holder: Holder, network: string): boolean {
+  hasHostLink({ containerId, ifname }: Holder, network: string): boolean {
     try {
-      return (
-        this.hasHostLink(holder, network) || this.#hasElement(ip) || this.#findNeighbourMac(ip) !== undefined
-      );
+      return this.#rt.link.find({ name: hostLinkName({ network, containerId, ifname }) }) !== undefined;
     } catch {
       return true;
     }
   }
 
-  /** Whether the link a main plugin of ours makes for the attachment is there. True as well when it can't be asked. */
-  hasHostLink({ containerId, ifname }: Holder, network: string): boolean {
+  hasTraceOf(ip: Ip, holder: Holder, network: string): boolean {
     try {
-      return this.#rt.link.find({ name: hostLinkName({ network, containerId, ifname }) }) !== undefined;
+      return (
+        this.hasHostLink(holder, network) || this.#hasElement(ip) || this.#findNeighbourMac(ip) !== undefined
+      );
     } catch {
       return true;
     }

@@ -124,7 +124,9 @@ export class OwnerIndex {
    */
   #currentStamp(): { readonly text: string; readonly mtimeNs: bigint } {
     const { ino, mtimeNs, ctimeNs } = statSync(this.#directory, { bigint: true });
-    return { text: `v1-${this.#bootId}-${ino}-${mtimeNs}-${ctimeNs}`, mtimeNs };
+    const numbers = [ino, mtimeNs, ctimeNs].map((number) => number.toString(36));
+    // Short enough to lie in the inode of the link.
+    return { text: ['v1', this.#bootId?.slice(-12), ...numbers].join('-'), mtimeNs };
   }
 }
 
