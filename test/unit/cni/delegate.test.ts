@@ -39,7 +39,6 @@ beforeAll(() => {
     external: ['execa'],
   });
 });
-});
 afterAll(() => {
   rmSync(dirname(program), { recursive: true, force: true });
 });
