@@ -1,9 +1,9 @@
-// Makes one script of plugins/main.ts and everything it imports. Called by package.ts.
-import { build, type Plugin } from 'esbuild';
+// Makes one script of plugins/main.ts and what it imports, and one of each large library it may load. Called by package.ts.
+import { type BuildOptions, build, type Plugin } from 'esbuild';
 import type { Stamp } from './version.ts';
 
 /** What the script sees of Node: the packaged program gets the real ones, the warm-up a `process` of its own. */
-export type Program = (require: NodeJS.Require, process: NodeJS.Process) => void;
+export type Program = (require: (id: string) => unknown, process: NodeJS.Process) => unknown;
 
 export interface Bundle {
   /** ASCII text of an expression whose value is a `Program`. */
@@ -13,14 +13,43 @@ export interface Bundle {
 }
 
 /**
+ * Libraries that only some calls need, and which are larger than all the rest: they are scripts of their own in the
+ * image, loaded by the `require` that the program is given.
+ */
+export const LIBRARIES = ['execa'] as const;
+
+/**
  * The program as one expression, `(function (require, process) { … })`: a value that can be compiled once and run
  * several times, which is how its code cache comes to hold the functions that calls need.
- *
- * Libraries that are loaded lazily by `require(name)` are in it and stay lazy.
  */
-export async function bundleProgram(entry: string, stamp: Stamp): Promise<Bundle> {
-  const { outputFiles, metafile } = await build({
+export function bundleProgram(entry: string, stamp: Stamp): Promise<Bundle> {
+  return bundle({
     entryPoints: [entry],
+    external: [...LIBRARIES],
+    define: {
+      ...IN_BUNDLE,
+      PATCHBAY_VERSION: JSON.stringify(stamp.version),
+      PATCHBAY_REVISION: JSON.stringify(stamp.revision),
+    },
+    banner: { js: '(function (require, process) {' },
+    footer: { js: '})' },
+    plugins: [withoutNodeModule],
+  });
+}
+
+/** A library as an expression of the same kind; called, it returns what the library exports. */
+export function bundleLibrary(name: (typeof LIBRARIES)[number], directory: string): Promise<Bundle> {
+  return bundle({
+    stdin: { contents: `export * from ${JSON.stringify(name)};`, resolveDir: directory },
+    define: IN_BUNDLE,
+    banner: { js: '(function (require, process) { const module = { exports: {} };' },
+    footer: { js: 'return module.exports; })' },
+  });
+}
+
+async function bundle(options: BuildOptions): Promise<Bundle> {
+  const { outputFiles, metafile } = await build({
+    ...options,
     bundle: true,
     write: false,
     metafile: true,
@@ -32,22 +61,18 @@ export async function bundleProgram(entry: string, stamp: Stamp): Promise<Bundle
     conditions: ['import', 'node'],
     charset: 'ascii',
     legalComments: 'none',
+    // Names stay as they are, for the sake of stack traces.
     minifySyntax: true,
-    define: {
-      PATCHBAY_VERSION: JSON.stringify(stamp.version),
-      PATCHBAY_REVISION: JSON.stringify(stamp.revision),
-      'import.meta.url': '""',
-      'import.meta.main': 'true',
-    },
-    banner: { js: '(function (require, process) {' },
-    footer: { js: '})' },
-    plugins: [withoutNodeModule],
+    minifyWhitespace: true,
     logLevel: 'warning',
   });
-  const source = outputFiles[0]?.text;
-  if (source === undefined) throw new Error(`esbuild made nothing of "${entry}"`);
-  return { source: source.trim(), packages: packagesOf(Object.keys(metafile.inputs)) };
+  const source = outputFiles?.[0]?.text.trim() ?? '';
+  // The image holds it as one byte a character, and so does V8.
+  if (!/^[\x20-\x7e\n\t]+$/.test(source)) throw new Error('The bundle is empty or not ASCII');
+  return { source, packages: packagesOf(Object.keys(metafile?.inputs ?? {})) };
 }
+
+const IN_BUNDLE = { 'import.meta.url': '""', 'import.meta.main': 'true' };
 
 // Sources run unbundled as well, where a lazy `require` comes from `createRequire`. In the bundle there is a real
 // `require`; node:module would cost its start-up time for nothing.

@@ -1,12 +1,17 @@
-// Makes the code cache of the bundled program: V8's bytecode of the functions that calls need, so that the packaged
+// Makes the code caches of the bundled program: V8's bytecode of the functions that calls need, so that the packaged
 // program compiles next to nothing. Called by package.ts.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-export interface CodeCache {
-  readonly bytes: Buffer;
-  /** What was run to find out which functions are needed, each with its exit code. */
+/** Scripts by name, `program` and the libraries: each is the text of an expression whose value is a `Program`. */
+export type Sources = Readonly<Record<string, string>>;
+
+export interface CodeCaches {
+  /** Directory with a file for each: `program.ADD`, `execa.library` … */
+  readonly directory: string;
+  readonly files: readonly string[];
+  /** What was run to find out which functions are needed. */
   readonly calls: readonly WarmUpCall[];
 }
 
@@ -18,50 +23,51 @@ export interface WarmUpCall {
 
 /** What build/warm-up.ts is told, as JSON in its first argument. */
 export interface WarmUpOrder {
+  /** Where the sources are, `program.js` …, and where caches and report go. */
   readonly directory: string;
-  /** Path of the program's source. */
-  readonly program: string;
-  /** Where to write the code cache, and the list of calls. */
-  readonly cache: string;
-  readonly report: string;
+  readonly libraries: readonly string[];
   /** Names to run the program under; empty for a program that is no plugin. */
   readonly plugins: readonly string[];
-  /** Whether there is a private host to run whole calls in. */
-  readonly kernel: 'private' | 'none';
+  /** Whether this is a private host, to run whole calls in. */
+  readonly host: 'private' | 'shared';
+}
+
+/** What build/warm-up.ts leaves in report.json. */
+export interface WarmUpReport {
+  readonly files: readonly string[];
+  readonly calls: readonly WarmUpCall[];
 }
 
 /**
- * The flags under which the executables run and their cache is made. V8 refuses a cache made under other flags.
+ * The flags under which the executables run and their caches are made. V8 refuses a cache made under other flags.
  *
  * `--no-rehash-snapshot` keeps the hash seed of Node's own snapshot, which saves 2.5 ms of a start.
  */
 export const V8_FLAGS = ['--no-rehash-snapshot'] as const;
 
 /**
- * Compiles `source` with the Node at `node` and runs it: for each plugin VERSION and, in a host of its own (network
- * and mount namespaces), the life of an attachment. Only functions that ran are in the cache: all of them would make
- * every start longer.
+ * Compiles the sources with the Node at `node` and runs them: for each plugin VERSION and, in a host of its own
+ * (network and mount namespaces), the lives of attachments. Each verb gets a cache of the functions that ran for it:
+ * with all functions in one, every start is 3 ms longer.
  *
- * Without the right to make namespaces the cache holds what VERSION needs, and a line says so. Throws Error when the
- * program does not run or the cache is not accepted.
+ * Without the right to make namespaces the caches hold what VERSION needs. Throws Error when the program does not
+ * run or a cache is not accepted.
  */
-export function makeCodeCache(
+export function makeCodeCaches(
   node: string,
-  source: string,
+  sources: Sources,
   options: { readonly directory: string; readonly plugins: readonly string[] },
-): CodeCache {
-  const directory = join(options.directory, 'warm-up');
+): CodeCaches {
+  const { directory, plugins } = options;
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
+  for (const [name, source] of Object.entries(sources)) writeFileSync(join(directory, `${name}.js`), source);
   const order: WarmUpOrder = {
     directory,
-    program: join(directory, 'program.js'),
-    cache: join(directory, 'cache'),
-    report: join(directory, 'report.json'),
-    plugins: options.plugins,
-    kernel: canUnshare() && options.plugins.length > 0 ? 'private' : 'none',
+    libraries: Object.keys(sources).filter((name) => name !== 'program'),
+    plugins,
+    host: plugins.length > 0 && canUnshare() ? 'private' : 'shared',
   };
-  writeFileSync(order.program, source);
   const command = [
     node,
     ...V8_FLAGS,
@@ -69,16 +75,14 @@ export function makeCodeCache(
     WARM_UP,
     JSON.stringify(order),
   ];
-  const [program = '', ...args] = order.kernel === 'private' ? [...UNSHARE, ...command] : command;
+  const [program = '', ...args] = order.host === 'private' ? [...UNSHARE, ...command] : command;
   const { status, stderr } = spawnSync(program, args, {
     encoding: 'utf8',
     stdio: ['ignore', 'ignore', 'pipe'],
   });
-  if (status !== 0) throw new Error(`The warm-up of the code cache failed: ${stderr}`);
-  return {
-    bytes: readFileSync(order.cache),
-    calls: JSON.parse(readFileSync(order.report, 'utf8')) as WarmUpCall[],
-  };
+  if (status !== 0) throw new Error(`The warm-up of the code caches failed: ${stderr}`);
+  const report = JSON.parse(readFileSync(join(directory, 'report.json'), 'utf8')) as WarmUpReport;
+  return { directory, ...report };
 }
 
 const WARM_UP = join(import.meta.dirname, 'warm-up.ts');

@@ -22,8 +22,8 @@ import { createRequire } from 'node:module';
 import { arch } from 'node:os';
 import { basename, delimiter, dirname, join } from 'node:path';
 import { listPlugins } from '../plugins/registry.ts';
-import { type Bundle, bundleProgram } from './bundle.ts';
-import { makeCodeCache, V8_FLAGS, type WarmUpCall } from './code-cache.ts';
+import { type Bundle, bundleLibrary, bundleProgram, LIBRARIES } from './bundle.ts';
+import { makeCodeCaches, type Sources, V8_FLAGS, type WarmUpCall } from './code-cache.ts';
 import { hardenEnvironment } from './environment.ts';
 import { patchLibatomic } from './libatomic.ts';
 import { setUpTools, TOOLS } from './tools.ts';
@@ -34,8 +34,8 @@ export interface BuildReport extends Stamp {
   /** SHA-256 over everything the executables are made from. */
   readonly inputs: string;
   readonly node: string;
-  readonly cacheBytes: number;
-  readonly sourceBytes: number;
+  /** Sizes of the scripts and their code caches in the image. */
+  readonly bytes: Readonly<Record<string, number>>;
   readonly packages: readonly string[];
   readonly warmUp: readonly WarmUpCall[];
 }
@@ -83,8 +83,12 @@ export async function packagePatchbay(): Promise<void> {
     return;
   }
   const started = performance.now();
-  const bundle = await bundleProgram(join(ROOT, 'plugins/main.ts'), stamp);
-  const { image, cacheBytes, calls } = await packageProgram(bundle.source, listPlugins());
+  const bundles: Record<string, Bundle> = {
+    program: await bundleProgram(join(ROOT, 'plugins/main.ts'), stamp),
+  };
+  for (const name of LIBRARIES) bundles[name] = await bundleLibrary(name, ROOT);
+  const sources = Object.fromEntries(Object.entries(bundles).map(([name, { source }]) => [name, source]));
+  const { image, bytes, calls } = await packageProgram(sources, listPlugins());
   for (const { name } of calls.filter(({ exitCode }) => exitCode !== 0)) {
     console.warn(`The warm-up call "${name}" failed: it will run slower until it is mended`);
   }
@@ -92,14 +96,14 @@ export async function packagePatchbay(): Promise<void> {
     console.warn('No right to make namespaces: the code cache knows VERSION only, other verbs start slower');
   }
   link(image, links);
-  writeNotices(bundle);
+  const packages = [...new Set(Object.values(bundles).flatMap((bundle) => bundle.packages))].sort();
+  writeNotices(packages);
   writeReport({
     ...stamp,
     inputs,
     node: process.version,
-    cacheBytes,
-    sourceBytes: bundle.source.length,
-    packages: bundle.packages,
+    bytes,
+    packages,
     warmUp: calls,
   });
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
@@ -108,7 +112,10 @@ export async function packagePatchbay(): Promise<void> {
 
 /** Packages dist/empty, a program that does nothing but exit, in the same way; returns its path. */
 export async function packageEmpty(): Promise<string> {
-  const { image } = await packageProgram('(function (require, process) {\nprocess.exit(0);\n})', []);
+  const { image } = await packageProgram(
+    { program: '(function (require, process) { process.exit(0); })' },
+    [],
+  );
   renameSync(image, EMPTY);
   rmSync(dirname(image), { recursive: true });
   return EMPTY;
@@ -116,24 +123,25 @@ export async function packageEmpty(): Promise<string> {
 
 interface Packaged {
   readonly image: string;
-  readonly cacheBytes: number;
+  readonly bytes: Readonly<Record<string, number>>;
   readonly calls: readonly WarmUpCall[];
 }
 
-async function packageProgram(source: string, plugins: readonly string[]): Promise<Packaged> {
+async function packageProgram(sources: Sources, plugins: readonly string[]): Promise<Packaged> {
   const directory = join(DIST, `.work-${process.pid}`);
   mkdirSync(directory, { recursive: true });
   const node = join(directory, 'node');
   copyFileSync(prepareNode(), node);
-  const { bytes, calls } = makeCodeCache(node, source, { directory, plugins });
-  const program = join(directory, 'program.js');
-  const cache = join(directory, 'cache');
-  writeFileSync(program, source);
-  writeFileSync(cache, bytes);
+  const caches = makeCodeCaches(node, sources, { directory: join(directory, 'caches'), plugins });
+  const assets = Object.fromEntries([
+    ...Object.keys(sources).map((name) => [name, join(caches.directory, `${name}.js`)]),
+    ...caches.files.map((file) => [file, join(caches.directory, file)]),
+  ]) as Record<string, string>;
   const image = join(directory, plugins[0] ?? 'empty');
-  await inject(node, image, { program, cache });
+  await inject(node, image, assets);
   expectRuns(image, plugins.length > 0 ? '"supportedVersions"' : '');
-  return { image, cacheBytes: bytes.length, calls };
+  const bytes = Object.fromEntries(Object.entries(assets).map(([name, path]) => [name, statSync(path).size]));
+  return { image, bytes, calls: caches.calls };
 }
 
 /**
@@ -212,7 +220,7 @@ function expectRuns(image: string, expected: string): void {
       cause: error,
     });
   }
-  if (stderr !== 'code cache accepted\n') throw new Error(`The executable complains: ${stderr}`);
+  if (stderr !== 'code cache of program accepted\n') throw new Error(`The executable complains: ${stderr}`);
 }
 
 // Each name changes over in one step: a runtime may call it at any time.
@@ -230,7 +238,7 @@ function link(image: string, links: readonly string[]): void {
 }
 
 // The licences of what is in the image ask for their text to go with it.
-function writeNotices({ packages }: Bundle): void {
+function writeNotices(packages: readonly string[]): void {
   const parts = [`node-linux-${arch()}`, ...packages].map((name) => {
     const directory = join(ROOT, 'node_modules', name);
     const file = readdirSync(directory).find((entry) => /^licen[cs]e/i.test(entry));

@@ -4,19 +4,30 @@
 const { getRawAsset } = require('node:sea');
 const { Script } = require('node:vm');
 
+const { CNI_COMMAND, PATCHBAY_TRACE } = process.env;
+
 try {
-  const script = new Script(Buffer.from(getRawAsset('program')).latin1Slice(), {
-    filename: 'patchbay.cjs',
-    cachedData: new Uint8Array(getRawAsset('cache')),
-  });
-  if (process.env.PATCHBAY_TRACE === 'start') {
-    process._rawDebug(`code cache ${script.cachedDataRejected ? 'rejected' : 'accepted'}`);
-  }
-  script.runInThisContext()(require, process);
+  // One cache a verb: what a call does not need would only have to be read.
+  const verb = /^(ADD|DEL|CHECK|GC|STATUS)$/.test(CNI_COMMAND) ? CNI_COMMAND : 'VERSION';
+  load('program', verb)(
+    (id) => (id === 'execa' ? load(id, 'library')(require, process) : require(id)),
+    process,
+  );
 } catch (error) {
   // The last line of defence: whatever main.ts could not catch still ends as one CNI error on stdout.
   const msg = `The program failed: ${error?.message ?? error}`;
   const report = { cniVersion: '1.1.0', code: 999, msg, details: String(error?.stack ?? '') };
   require('node:fs').writeSync(1, JSON.stringify(report));
   process.exit(1);
+}
+
+function load(name, cache) {
+  const script = new Script(Buffer.from(getRawAsset(name)).latin1Slice(), {
+    filename: `${name}.cjs`,
+    cachedData: new Uint8Array(getRawAsset(`${name}.${cache}`)),
+  });
+  if (PATCHBAY_TRACE === 'start') {
+    process._rawDebug(`code cache of ${name} ${script.cachedDataRejected ? 'rejected' : 'accepted'}`);
+  }
+  return script.runInThisContext();
 }

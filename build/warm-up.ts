@@ -1,5 +1,5 @@
-// Runs the bundled program in this process, again and again under a `process` of its own, then writes the code cache
-// of everything that was compiled for it. Started by code-cache.ts under the Node and the flags of the executables.
+// Runs the bundled program in this process, again and again under a `process` of its own, then writes the code caches
+// of what was compiled for it. Started by code-cache.ts under the Node and the flags of the executables.
 import { execFileSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -7,11 +7,21 @@ import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { Script } from 'node:vm';
 import type { Program } from './bundle.ts';
-import type { WarmUpCall, WarmUpOrder } from './code-cache.ts';
+import type { WarmUpCall, WarmUpOrder, WarmUpReport } from './code-cache.ts';
 
-const STDIN = 0;
-const STDOUT = 1;
-const FILENAME = 'patchbay.cjs';
+/** A script, compiled apart from all others of the same source, so that its cache holds what it alone has run. */
+interface Warm {
+  readonly file: string;
+  readonly source: string;
+  readonly script: Script;
+  readonly run: Program;
+}
+
+interface Attachment {
+  readonly plugins: string;
+  readonly netns: string;
+  readonly containerId: string;
+}
 
 /** Thrown in the place of the end of the process. */
 class Exit extends Error {
@@ -23,63 +33,83 @@ class Exit extends Error {
   }
 }
 
+const STDIN = 0;
+const STDOUT = 1;
+const VERBS = ['VERSION', 'STATUS', 'ADD', 'CHECK', 'GC', 'DEL'] as const;
+type Verb = (typeof VERBS)[number];
+
+const CONFIG = {
+  cniVersion: '1.1.0',
+  name: 'warm-up',
+  type: 'bridge',
+  bridge: 'warmup0',
+  isDefaultGateway: true,
+  ipMasq: true,
+  hairpinMode: true,
+  ipam: {
+    type: 'host-local',
+    ranges: [[{ subnet: '10.22.0.0/24' }], [{ subnet: 'fd00:22::/64' }]],
+    routes: [{ dst: '10.23.0.0/16' }],
+  },
+};
+
 const order = JSON.parse(process.argv[2] ?? '') as WarmUpOrder;
-const source = readFileSync(order.program, 'latin1');
 const require = createRequire(import.meta.url);
 const calls: WarmUpCall[] = [];
 
 main();
 
 function main(): void {
-  // Bytecode that has not run for a while is thrown away, and what is not there is not cached. The flags must be as
-  // they were when the cache is made, or it is refused.
+  // Bytecode that has not run for a while is thrown away, and what is not there is not cached; scripts of one source
+  // share their bytecode through the compilation cache.
   setFlagsFromString('--no-flush-bytecode');
-  const script = new Script(source, { filename: FILENAME });
-  const program = script.runInThisContext() as Program;
-  if (order.plugins.length === 0) runProgram(program, 'empty', { CNI_COMMAND: 'VERSION' }, '');
-  for (const plugin of order.plugins) runProgram(program, plugin, { CNI_COMMAND: 'VERSION' }, '');
-  if (order.kernel === 'private') runAttachments(program);
+  setFlagsFromString('--no-compilation-cache');
+  const libraries = order.libraries.map((name) => compile(name, 'library'));
+  for (const library of libraries) library.run(require, process);
+  const programs = Object.fromEntries(VERBS.map((verb) => [verb, compile('program', verb)])) as Record<
+    Verb,
+    Warm
+  >;
+  const names = order.plugins.length === 0 ? ['empty'] : order.plugins;
+  for (const name of names) runProgram(programs.VERSION, name, { CNI_COMMAND: 'VERSION' }, '');
+  if (order.host === 'private') runAttachments(programs);
+  // Flags are part of a cache: it is refused unless they are what they are at run time.
   setFlagsFromString('--flush-bytecode');
-  const cache = script.createCachedData();
-  writeFileSync(order.cache, cache);
-  if (new Script(source, { filename: FILENAME, cachedData: cache }).cachedDataRejected) {
-    throw new Error('V8 refuses the code cache it has just made');
-  }
-  writeFileSync(order.report, JSON.stringify(calls));
+  setFlagsFromString('--compilation-cache');
+  const files = [...libraries, ...Object.values(programs)].map(writeCache);
+  const report: WarmUpReport = { files, calls };
+  writeFileSync(join(order.directory, 'report.json'), JSON.stringify(report));
 }
 
-// The lives of attachments, as far as the registry's plugins go: each plugin that takes part is run by its name.
-function runAttachments(program: Program): void {
+function compile(name: string, cache: string): Warm {
+  const source = readFileSync(join(order.directory, `${name}.js`), 'latin1');
+  const script = new Script(source, { filename: `${name}.cjs` });
+  return { file: `${name}.${cache}`, source, script, run: script.runInThisContext() as Program };
+}
+
+function writeCache({ file, source, script }: Warm): string {
+  const cachedData = script.createCachedData();
+  writeFileSync(join(order.directory, file), cachedData);
+  const again = new Script(source, { filename: 'again.cjs', cachedData });
+  if (again.cachedDataRejected) throw new Error(`V8 refuses the code cache "${file}" it has just made`);
+  return file;
+}
+
+// Two rounds: the first ADD makes what is shared, the second finds it there.
+function runAttachments(programs: Record<Verb, Warm>): void {
   const plugins = join(order.directory, 'plugins');
   mkdirSync(plugins);
   // Leads to the inode of this process, so the delegate is run in process, as it is in the installed executables.
   for (const plugin of order.plugins) symlinkSync(process.execPath, join(plugins, plugin));
-  for (const round of ['first', 'second']) {
-    const netns = join('/run', round);
+  for (const containerId of ['first', 'second']) {
+    const netns = join('/run', containerId);
     writeFileSync(netns, '');
     execFileSync('unshare', [`--net=${netns}`, 'true']);
-    runLife(program, { plugins, netns, containerId: round });
+    runLife(programs, { plugins, netns, containerId });
   }
 }
 
-function runLife(
-  program: Program,
-  { plugins, netns, containerId }: { plugins: string; netns: string; containerId: string },
-): void {
-  const config = {
-    cniVersion: '1.1.0',
-    name: 'warm-up',
-    type: 'bridge',
-    bridge: 'warmup0',
-    isDefaultGateway: true,
-    ipMasq: true,
-    hairpinMode: true,
-    ipam: {
-      type: 'host-local',
-      ranges: [[{ subnet: '10.22.0.0/24' }], [{ subnet: 'fd00:22::/64' }]],
-      routes: [{ dst: '10.23.0.0/16' }],
-    },
-  };
+function runLife(programs: Record<Verb, Warm>, { plugins, netns, containerId }: Attachment): void {
   const env = {
     CNI_CONTAINERID: containerId,
     CNI_NETNS: netns,
@@ -87,11 +117,11 @@ function runLife(
     CNI_PATH: plugins,
     PATH: process.env['PATH'],
   };
-  const run = (verb: string, more: object = {}, plugin = 'bridge') =>
-    runProgram(program, plugin, { ...env, CNI_COMMAND: verb }, JSON.stringify({ ...config, ...more }));
+  const run = (verb: Verb, more: object = {}, plugin = 'bridge') =>
+    runProgram(programs[verb], plugin, { ...env, CNI_COMMAND: verb }, JSON.stringify({ ...CONFIG, ...more }));
   run('STATUS');
-  const result = run('ADD');
-  const prevResult = result.exitCode === 0 ? (JSON.parse(result.stdout) as object) : undefined;
+  const { exitCode, stdout } = run('ADD');
+  const prevResult = exitCode === 0 ? (JSON.parse(stdout) as object) : undefined;
   run('CHECK', { prevResult });
   run('GC', { 'cni.dev/valid-attachments': [{ containerID: containerId, ifname: 'eth0' }] });
   run('DEL', { prevResult });
@@ -101,7 +131,7 @@ function runLife(
 
 /** Runs the program once, with files in the places of stdin and stdout. */
 function runProgram(
-  program: Program,
+  program: Warm,
   plugin: string,
   env: Readonly<Record<string, string | undefined>>,
   stdin: string,
@@ -114,7 +144,7 @@ function runProgram(
   replaceDescriptor(STDOUT, () => openSync(output, 'w'));
   let exitCode = -1;
   try {
-    program(require, makeProcess(plugin, env));
+    program.run(require, makeProcess(plugin, env));
   } catch (error) {
     if (!(error instanceof Exit)) throw new Error(`The warm-up call "${name}" crashed`, { cause: error });
     exitCode = error.exitCode;
