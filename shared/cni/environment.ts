@@ -101,8 +101,8 @@ function expectIfname(value: string): void {
     );
   }
   if (value === '.' || value === '..') throw invalidEnvironment(`CNI_IFNAME must not be ${quote(value)}`);
-  // U+0085 counts as white space in Unicode and for the reference, but not in a JavaScript pattern.
-  if (/[/:\s\u0085]/.test(value)) {
+  // White space as Unicode (and the reference) has it: JavaScript leaves out U+0085 and counts the byte order mark.
+  if (/[/:\u0085]|(?!\ufeff)\s/.test(value)) {
     throw invalidEnvironment(`CNI_IFNAME ${quote(value)} must not hold "/", ":" or white space`);
   }
 }

@@ -37,7 +37,7 @@ export function resultFamilyOf(version: CniVersion): ResultFamily {
  * missing parts are 0. Throws `decodingFailure` for anything else, such as `1.0.0-rc1`.
  */
 export function isVersionNumberAtLeast(text: string, minimum: CniVersion): boolean {
-  if (!/^\d+(\.\d+){0,2}$/.test(text)) {
+  if (!/^[+-]?\d+(\.[+-]?\d+){0,2}$/.test(text)) {
     throw decodingFailure(`Cannot read the version number ${quote(text)} in "cniVersion"`);
   }
   const parts = text.split('.').map(Number);

@@ -79,10 +79,13 @@ describe('parseEnvironment', () => {
     },
   );
 
-  test.each(['eth0', 'a', 'a-15-byte-name1', '...', '-', 'a"b', 'é'])('takes the ifname "%s"', (ifname) => {
-    for (const command of ATTACHED)
-      expect(parseEnvironment({ ...ENV, CNI_IFNAME: ifname }, command).ifname).toBe(ifname);
-  });
+  test.each(['eth0', 'a', 'a-15-byte-name1', '...', '-', 'a"b', 'é', 'a\ufeffb'])(
+    'takes the ifname "%s"',
+    (ifname) => {
+      for (const command of ATTACHED)
+        expect(parseEnvironment({ ...ENV, CNI_IFNAME: ifname }, command).ifname).toBe(ifname);
+    },
+  );
 
   test.each([
     ['a-16-byte-name12', '16 bytes'],

@@ -33,11 +33,13 @@ describe('versions', () => {
     ['9.0.0', '1.1.0', true],
     ['0.10.0', '0.4.0', true],
     ['00.4.0', '0.4.0', true],
+    ['-1', '0.4.0', false],
+    ['+1.0.0', '1.0.0', true],
   ])('compare as numbers: %s against %s is %s', (text, minimum, expected) => {
     expect(isVersionNumberAtLeast(text, minimum)).toBe(expected);
   });
 
-  test.each(['1.0.0-rc1', 'v1.0.0', '1.0.0.0', '1..0', '.', 'one', '-1.0.0', '1.0.0 ', ' 1'])(
+  test.each(['1.0.0-rc1', 'v1.0.0', '1.0.0.0', '1..0', '.', 'one', '--1.0.0', '1.0.0 ', ' 1'])(
     'cannot be compared when written as "%s"',
     (text) => {
       expect(() => isVersionNumberAtLeast(text, '0.4.0')).toThrow(
