@@ -153,7 +153,11 @@ export function encodeListRoutes(filter: RouteFilter): NetlinkRequest {
 }
 
 export function encodeLookup(ip: Ip): NetlinkRequest {
-  const header = { family: ip.family, dstLength: ip.family === 4 ? 32 : 128, flags: RTM_F_LOOKUP_TABLE };
+  // Asks IPv4 for the table the route is in; IPv6 always tells, and refuses the flag under strict checking.
+  const header =
+    ip.family === 4
+      ? { family: ip.family, dstLength: 32, flags: RTM_F_LOOKUP_TABLE }
+      : { family: ip.family, dstLength: 128, flags: 0 };
   const writer = new AttributeWriter(encodeHeader(header)).bytes(RTA_DST, ipToBytes(ip));
   return { type: RTM_GETROUTE, flags: 0, body: writer.done() };
 }
