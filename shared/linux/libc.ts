@@ -29,6 +29,7 @@ const X64 = {
   lgetxattr: 192,
   fgetxattr: 193,
   setns: 308,
+  exit_group: 231,
 } as const;
 const GENERIC = {
   ioctl: 29,
@@ -43,6 +44,7 @@ const GENERIC = {
   lgetxattr: 9,
   fgetxattr: 10,
   setns: 268,
+  exit_group: 94,
 } as const satisfies Record<keyof typeof X64, number>;
 const NUMBERS: Readonly<Record<string, Readonly<Record<SyscallName, number>>>> = {
   x64: X64,
@@ -146,6 +148,14 @@ export function getxattr(target: number | string, name: string): Uint8Array | un
       : call('lgetxattr', cString(target), cString(name), value, value.length);
   if (result === -ENODATA || result === -EOPNOTSUPP) return undefined;
   return value.subarray(0, check('getxattr', result, name));
+}
+
+/**
+ * exit_group(2): ends the process at once, without taking Node apart first (1 to 2 ms, for memory that goes anyway).
+ * Does nothing when no system call was made before: loading node:ffi for it would cost more than it saves.
+ */
+export function exitAtOnce(exitCode: number): void {
+  if (native !== undefined) call('exit_group', exitCode);
 }
 
 function check(what: string, result: number, subject?: string): number {

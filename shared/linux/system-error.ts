@@ -58,9 +58,11 @@ export const ENOTTY = 25;
 const WORDS: Readonly<Record<string, string>> = {
   EAGAIN: 'try again',
   EBADMSG: 'malformed message',
+  EEXIST: 'already exists',
   ENODATA: 'no such data',
   ENODEV: 'no such device',
   ENOTTY: 'not supported by this kind of file',
+  ESRCH: 'no such object',
   ERESTART: 'changed meanwhile, try again',
   ENOENT: 'no such object',
   EUCLEAN: 'inconsistent data',

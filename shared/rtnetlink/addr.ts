@@ -113,14 +113,17 @@ export class AddrService {
 
 export function encodeNewAddr(spec: AddrSpec): NetlinkRequest {
   const writer = new AttributeWriter(encodeHeader(spec, spec));
-  writeAddress(writer, spec.address.ip);
+  const bytes = ipToBytes(spec.address.ip);
+  writer.bytes(IFA_LOCAL, bytes);
   if (spec.broadcast !== undefined) writer.bytes(IFA_BROADCAST, ipToBytes(spec.broadcast));
+  writer.bytes(IFA_ADDRESS, bytes); // the same: the link is no point-to-point link
   return { type: RTM_NEWADDR, flags: NLM_F_CREATE | NLM_F_EXCL, body: writer.done() };
 }
 
 export function encodeDeleteAddr(key: AddrKey): NetlinkRequest {
   const writer = new AttributeWriter(encodeHeader(key, {}));
-  writeAddress(writer, key.address.ip);
+  const bytes = ipToBytes(key.address.ip);
+  writer.bytes(IFA_LOCAL, bytes).bytes(IFA_ADDRESS, bytes);
   return { type: RTM_DELADDR, flags: 0, body: writer.done() };
 }
 
@@ -163,12 +166,6 @@ function encodeHeader(key: AddrKey, wish: { scope?: number; noDad?: boolean }): 
   view.setUint8(3, wish.scope ?? 0);
   view.setUint32(4, key.index, HOST_LITTLE_ENDIAN);
   return new Uint8Array(view.buffer);
-}
-
-/** Both the same: the link is no point-to-point link. */
-function writeAddress(writer: AttributeWriter, ip: Ip): void {
-  const bytes = ipToBytes(ip);
-  writer.bytes(IFA_LOCAL, bytes).bytes(IFA_ADDRESS, bytes);
 }
 
 function addressFamily(family: Family): number {

@@ -58,7 +58,6 @@ export const IFLA_INFO_SLAVE_DATA = 5;
 
 export const VETH_INFO_PEER = 1;
 
-export const IFLA_BR_VLAN_FILTERING = 7;
 export const IFLA_BR_GROUP_FWD_MASK = 9;
 
 export const IFLA_BRPORT_STATE = 1;

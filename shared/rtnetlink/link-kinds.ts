@@ -3,7 +3,6 @@
 import type { AttributeWriter } from '../netlink/attributes.ts';
 import {
   IFLA_BR_GROUP_FWD_MASK,
-  IFLA_BR_VLAN_FILTERING,
   IFLA_INFO_DATA,
   IFLA_INFO_KIND,
   IFLA_LINKINFO,
@@ -16,7 +15,6 @@ export interface BridgeSpec extends LinkWish {
   readonly kind: 'bridge';
   /** Which link-local groups (01:80:c2:00:00:0X) to forward, one bit each. */
   readonly groupForwardMask?: number;
-  readonly vlanFiltering?: boolean;
 }
 
 /**
@@ -28,12 +26,7 @@ export interface VethSpec extends LinkWish {
   readonly peer: Omit<LinkWish, 'master' | 'up'>;
 }
 
-/** A link that swallows packets: a stand-in for an uplink. */
-export interface DummySpec extends LinkWish {
-  readonly kind: 'dummy';
-}
-
-export type LinkSpec = BridgeSpec | VethSpec | DummySpec;
+export type LinkSpec = BridgeSpec | VethSpec;
 
 /** IFLA_LINKINFO: the kind and its own attributes. */
 export function writeLinkInfo(writer: AttributeWriter, spec: LinkSpec): void {
@@ -45,11 +38,9 @@ export function writeLinkInfo(writer: AttributeWriter, spec: LinkSpec): void {
 }
 
 function writeBridge(info: AttributeWriter, spec: BridgeSpec): void {
-  if (spec.groupForwardMask === undefined && spec.vlanFiltering === undefined) return;
-  info.nest(IFLA_INFO_DATA, (data) => {
-    if (spec.vlanFiltering !== undefined) data.u8(IFLA_BR_VLAN_FILTERING, spec.vlanFiltering ? 1 : 0);
-    if (spec.groupForwardMask !== undefined) data.u16(IFLA_BR_GROUP_FWD_MASK, spec.groupForwardMask);
-  });
+  const { groupForwardMask } = spec;
+  if (groupForwardMask === undefined) return;
+  info.nest(IFLA_INFO_DATA, (data) => data.u16(IFLA_BR_GROUP_FWD_MASK, groupForwardMask));
 }
 
 /** The peer is a whole link message of its own: header, then attributes (drivers/net/veth.c, veth_newlink). */

@@ -56,11 +56,11 @@ export function encodeLinkHeader(change: FlagChange & { family?: number; index?:
 
 /** In the order iproute2 sends them. */
 export function writeLinkWish(writer: AttributeWriter, wish: LinkWish): void {
-  writer.string(IFLA_IFNAME, wish.name);
   if (wish.mtu !== undefined) writer.u32(IFLA_MTU, wish.mtu);
   if (wish.mac !== undefined) writer.bytes(IFLA_ADDRESS, parseMac(wish.mac));
   if (wish.master !== undefined) writer.u32(IFLA_MASTER, wish.master);
   if (wish.netns !== undefined) writer.u32(IFLA_NET_NS_FD, wish.netns.fd);
+  writer.string(IFLA_IFNAME, wish.name);
 }
 
 function flagBits(change: FlagChange): { flags: number; mask: number } {

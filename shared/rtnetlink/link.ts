@@ -176,19 +176,20 @@ export function encodeNewLink(spec: LinkSpec): NetlinkRequest {
 export function encodeSetLink(index: number, change: LinkChange): NetlinkRequest {
   const { up, promiscuous, allmulti } = change;
   const writer = new AttributeWriter(encodeLinkHeader({ index, up, promiscuous, allmulti }));
-  if (change.name !== undefined) writer.string(IFLA_IFNAME, change.name);
   if (change.mtu !== undefined) writer.u32(IFLA_MTU, change.mtu);
   if (change.mac !== undefined) writer.bytes(IFLA_ADDRESS, parseMac(change.mac));
   if (change.master !== undefined) writer.u32(IFLA_MASTER, change.master);
-  if (change.alias !== undefined) writer.string(IFLA_IFALIAS, change.alias);
+  // Without a closing NUL, as `ip` sends it: the kernel keeps exactly these bytes.
+  if (change.alias !== undefined) writer.text(IFLA_IFALIAS, change.alias);
   if (change.netns !== undefined) writer.u32(IFLA_NET_NS_FD, change.netns.fd);
+  if (change.name !== undefined) writer.string(IFLA_IFNAME, change.name);
   return { type: RTM_NEWLINK, flags: 0, body: writer.done() };
 }
 
 export function encodeGetLink(key: LinkKey): NetlinkRequest {
   const writer = new AttributeWriter(encodeLinkHeader('index' in key ? { index: key.index } : {}));
-  if ('name' in key) writeName(writer, key.name);
   writer.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+  if ('name' in key) writeName(writer, key.name);
   return { type: RTM_GETLINK, flags: 0, body: writer.done() };
 }
 
