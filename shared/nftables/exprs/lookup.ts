@@ -9,7 +9,7 @@ export interface LookupExpr {
   readonly set: string;
   /** Where the data goes: a register, NFT_REG_VERDICT; undefined for a set. */
   readonly dreg: number | undefined;
-  /** NFT_LOOKUP_F_INV or 0; the kernel always tells them, we send them only when there are some. */
+  /** NFT_LOOKUP_F_INV, or undefined. */
   readonly flags: number | undefined;
 }
 
@@ -28,10 +28,11 @@ export function writeLookup(w: AttributeWriter, expr: LookupExpr): void {
   if (expr.flags !== undefined) w.u32be(NFTA_LOOKUP_FLAGS, expr.flags);
 }
 
-/** The expression, undefined when a part is missing. */
+/** The expression as it was sent (the kernel tells flags of 0 too), undefined when a part is missing. */
 export function readLookup(a: Attributes): LookupExpr | undefined {
   const sreg = a.u32be(NFTA_LOOKUP_SREG);
   const set = a.string(NFTA_LOOKUP_SET);
   if (sreg === undefined || set === undefined) return undefined;
-  return { kind: 'lookup', sreg, set, dreg: a.u32be(NFTA_LOOKUP_DREG), flags: a.u32be(NFTA_LOOKUP_FLAGS) };
+  const flags = a.u32be(NFTA_LOOKUP_FLAGS) || undefined;
+  return { kind: 'lookup', sreg, set, dreg: a.u32be(NFTA_LOOKUP_DREG), flags };
 }

@@ -21,7 +21,7 @@ export interface NatExpr {
   readonly addrMax: number | undefined;
   readonly protoMin: number | undefined;
   readonly protoMax: number | undefined;
-  /** NF_NAT_RANGE_*; the kernel adds those that follow from the registers. */
+  /** NF_NAT_RANGE_*, without those that follow from the registers. */
   readonly flags: number | undefined;
 }
 
@@ -42,19 +42,32 @@ export function writeNat(w: AttributeWriter, expr: NatExpr): void {
   if (expr.flags !== undefined) w.u32be(NFTA_NAT_FLAGS, expr.flags);
 }
 
-/** The expression, undefined when a part is missing. */
+/**
+ * The expression as it was sent, undefined when a part is missing. The kernel repeats each register as its own
+ * maximum and adds the flags that follow from there being registers.
+ */
 export function readNat(a: Attributes): NatExpr | undefined {
   const type = a.u32be(NFTA_NAT_TYPE);
   const family = a.u32be(NFTA_NAT_FAMILY);
   if (type === undefined || family === undefined) return undefined;
+  const addrMin = a.u32be(NFTA_NAT_REG_ADDR_MIN);
+  const addrMax = a.u32be(NFTA_NAT_REG_ADDR_MAX);
+  const protoMin = a.u32be(NFTA_NAT_REG_PROTO_MIN);
+  const protoMax = a.u32be(NFTA_NAT_REG_PROTO_MAX);
+  const implied = (addrMin === undefined ? 0 : MAP_IPS) | (protoMin === undefined ? 0 : PROTO_SPECIFIED);
+  const flags = (a.u32be(NFTA_NAT_FLAGS) ?? 0) & ~implied;
   return {
     kind: 'nat',
     type,
     family,
-    addrMin: a.u32be(NFTA_NAT_REG_ADDR_MIN),
-    addrMax: a.u32be(NFTA_NAT_REG_ADDR_MAX),
-    protoMin: a.u32be(NFTA_NAT_REG_PROTO_MIN),
-    protoMax: a.u32be(NFTA_NAT_REG_PROTO_MAX),
-    flags: a.u32be(NFTA_NAT_FLAGS),
+    addrMin,
+    addrMax: addrMax === addrMin ? undefined : addrMax,
+    protoMin,
+    protoMax: protoMax === protoMin ? undefined : protoMax,
+    flags: flags === 0 ? undefined : flags,
   };
 }
+
+/** NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED of linux/netfilter/nf_nat.h. */
+const MAP_IPS = 1;
+const PROTO_SPECIFIED = 2;

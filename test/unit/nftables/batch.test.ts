@@ -1,0 +1,215 @@
+import { describe, expect, test } from 'vitest';
+import { readAttributes } from '../../../shared/netlink/attributes.ts';
+import { connectNetlink } from '../../../shared/netlink/connection.ts';
+import { type NetlinkMessage, NLM_F_ACK } from '../../../shared/netlink/message.ts';
+import { NetlinkError } from '../../../shared/netlink/netlink-error.ts';
+import { commitBatch } from '../../../shared/nftables/batch.ts';
+import {
+  NFNL_BATCH_GENID,
+  NFNL_MSG_BATCH_BEGIN,
+  NFNL_MSG_BATCH_END,
+  NFT_MSG_DELSETELEM,
+  NFT_MSG_NEWCHAIN,
+  NFT_MSG_NEWSETELEM,
+  NFT_MSG_NEWTABLE,
+  NFTA_RULE_EXPRESSIONS,
+} from '../../../shared/nftables/constants.ts';
+import { decodeExprs } from '../../../shared/nftables/decode.ts';
+import { encodeCommands, messageType } from '../../../shared/nftables/encode.ts';
+import { lowerStatements } from '../../../shared/nftables/lower.ts';
+import {
+  add,
+  type Command,
+  chain,
+  create,
+  delete_,
+  element,
+  rule,
+} from '../../../shared/nftables/objects.ts';
+import { drop, jump } from '../../../shared/nftables/statements.ts';
+import * as ruleset from '../../fixtures/nftables/rules.ts';
+import { type Answer, ack, type FakeKernel, fakeKernel } from '../../support/fake-kernel.ts';
+
+const ENOENT = 2;
+const ERESTART = 85;
+const { MASQUERADE4, OTHER, TABLE } = ruleset;
+
+const owned = (index: number) =>
+  element({
+    map: MASQUERADE4,
+    key: [Uint8Array.of(10, 22, index >> 8, index & 0xff)],
+    data: jump(OTHER),
+    comment: 'o'.repeat(100),
+  });
+
+function commit(
+  commands: readonly Command[],
+  answer: (request: NetlinkMessage) => readonly Answer[],
+  generation?: number,
+): { kernel: FakeKernel; error: NetlinkError | undefined } {
+  const kernel = fakeKernel(answer);
+  try {
+    commitBatch(connectNetlink(kernel), commands, generation);
+    return { kernel, error: undefined };
+  } catch (error) {
+    if (!(error instanceof NetlinkError)) throw error;
+    return { kernel, error };
+  }
+}
+
+const accepting = (request: NetlinkMessage) => ((request.flags & NLM_F_ACK) === 0 ? [] : [ack(request)]);
+
+describe('a commit', () => {
+  test('is BEGIN, the objects and END, and asks for one acknowledgement, on the last object', () => {
+    const { kernel, error } = commit([add(TABLE), add(OTHER)], accepting);
+    expect(error).toBeUndefined();
+    expect(kernel.received.map(({ type }) => type)).toEqual([
+      NFNL_MSG_BATCH_BEGIN,
+      messageType(NFT_MSG_NEWTABLE),
+      messageType(NFT_MSG_NEWCHAIN),
+      NFNL_MSG_BATCH_END,
+    ]);
+    expect(kernel.received.map(({ flags }) => (flags & NLM_F_ACK) !== 0)).toEqual([
+      false,
+      false,
+      true,
+      false,
+    ]);
+    // struct nfgenmsg: no family, version 0, NFNL_SUBSYS_NFTABLES in network order
+    for (const index of [0, 3]) expect([...(kernel.received[index]?.body ?? [])]).toEqual([0, 0, 0, 10]);
+  });
+
+  test('of nothing sends nothing', () => {
+    expect(commit([], accepting).kernel.received).toEqual([]);
+  });
+
+  test('carries the generation it was decided from', () => {
+    const { kernel } = commit([add(TABLE)], accepting, 4711);
+    const body = kernel.received[0]?.body ?? new Uint8Array();
+    expect(readAttributes(body, 4).u32be(NFNL_BATCH_GENID)).toBe(4711);
+  });
+
+  test('after which the ruleset turned out to be another fails with ERESTART', () => {
+    const refuse = (request: NetlinkMessage) =>
+      request.type === NFNL_MSG_BATCH_BEGIN ? [ack(request, ERESTART)] : [];
+    const { error } = commit([add(TABLE), add(OTHER)], refuse, 1);
+    expect(error?.code).toBe('ERESTART');
+    expect(error?.message).toContain('Cannot commit 2 changes to the nftables ruleset');
+  });
+
+  test('that the kernel acknowledges and refuses at once has failed', () => {
+    // a failing commit is told on BEGIN, after the acknowledgements of the objects
+    const { error } = commit([add(TABLE)], (request) => {
+      if (request.type === NFNL_MSG_BATCH_END)
+        return [ack({ ...request, sequence: request.sequence - 2 }, ENOENT)];
+      return accepting(request);
+    });
+    expect(error?.code).toBe('ENOENT');
+  });
+
+  test('without any answer has failed', () => {
+    const { error } = commit([add(TABLE)], () => []);
+    expect(error?.message).toContain('Cannot add table "inet patchbay"');
+    expect(error?.message).toContain('no answer to the batch');
+  });
+
+  test('names the first object the kernel stumbled over', () => {
+    const { error } = commit(
+      [add(TABLE), add(chain({ table: TABLE, name: 'first' })), add(OTHER)],
+      (request) => (request.type === messageType(NFT_MSG_NEWCHAIN) ? [ack(request, ENOENT)] : []),
+    );
+    expect(error?.operation).toBe('add chain "first" of table "inet patchbay"');
+  });
+});
+
+describe('an object is named in words', () => {
+  test.each<[Command, string]>([
+    [add(owned(2)), 'add element 10.22.0.2 to map "masquerade4" of table "inet patchbay"'],
+    [delete_(owned(2)), 'delete element 10.22.0.2 from map "masquerade4" of table "inet patchbay"'],
+    [create(TABLE), 'create table "inet patchbay"'],
+    [add(MASQUERADE4), 'add map "masquerade4" of table "inet patchbay"'],
+    [add(ruleset.LINKS), 'add set "links" of table "inet patchbay"'],
+    [
+      add(rule({ chain: OTHER, statements: [drop()], comment: 'why' })),
+      'add rule "why" to chain "other" of table "inet patchbay"',
+    ],
+    [add(rule({ chain: OTHER, statements: [] })), 'add rule to chain "other" of table "inet patchbay"'],
+    [
+      delete_({ kind: 'rule', chain: OTHER, handle: 12n }),
+      'delete rule 12 from chain "other" of table "inet patchbay"',
+    ],
+    [
+      delete_({ kind: 'element', set: { table: TABLE, name: 'm' }, key: Uint8Array.of(1, 2) }),
+      'delete element 0x0102 from set "m" of table "inet patchbay"',
+    ],
+    [{ verb: 'remove', node: TABLE }, 'remove table "inet patchbay"'],
+    [{ verb: 'flush', node: OTHER }, 'flush chain "other" of table "inet patchbay"'],
+  ])('%#: %s', (command, words) => {
+    const { error } = commit([command], (request) =>
+      request.type > NFNL_MSG_BATCH_END ? [ack(request, ENOENT)] : [],
+    );
+    expect(error?.operation).toBe(words);
+    expect(error?.code).toBe('ENOENT');
+  });
+});
+
+describe('elements of one set', () => {
+  const many = Array.from({ length: 1000 }, (_none, index) => owned(index));
+
+  test('share messages of some 32 KiB', () => {
+    const messages = encodeCommands(many.map(add));
+    expect(messages.length).toBeGreaterThan(3);
+    expect(messages.length).toBeLessThan(10);
+    for (const { body } of messages) expect(body.length).toBeLessThan(33_000);
+    expect(messages.flatMap(({ commands }) => commands.map(({ node }) => node))).toEqual(many);
+  });
+
+  test('never share one with what another verb does, with another set, or across another object', () => {
+    const other = ruleset.ELEMENTS[1]?.node ?? owned(0);
+    const messages = encodeCommands([
+      add(owned(1)),
+      add(owned(2)),
+      delete_(owned(1)),
+      create(owned(1)),
+      add(other),
+      add(owned(3)),
+      add(OTHER),
+      add(owned(4)),
+    ]);
+    expect(messages.map(({ commands }) => commands.length)).toEqual([2, 1, 1, 1, 1, 1, 1]);
+    expect(messages.map(({ type }) => type & 0xff)).toEqual([
+      NFT_MSG_NEWSETELEM,
+      NFT_MSG_DELSETELEM,
+      NFT_MSG_NEWSETELEM,
+      NFT_MSG_NEWSETELEM,
+      NFT_MSG_NEWSETELEM,
+      NFT_MSG_NEWCHAIN,
+      NFT_MSG_NEWSETELEM,
+    ]);
+  });
+
+  test('are told apart by the place the kernel names', () => {
+    const [message] = encodeCommands(many.map(add));
+    const offset = 16 + (message?.elementOffsets[7] ?? 0);
+    const { error } = commit(many.map(add), (request) =>
+      request.type > NFNL_MSG_BATCH_END ? [ack(request, ENOENT, { offset })] : [],
+    );
+    expect(error?.operation).toBe('add element 10.22.0.7 to map "masquerade4" of table "inet patchbay"');
+  });
+
+  test.each([undefined, 17])('are named together when it names none (%s)', (offset) => {
+    const { error } = commit([add(owned(1)), add(owned(2))], (request) =>
+      request.type > NFNL_MSG_BATCH_END ? [ack(request, ENOENT, offset === undefined ? {} : { offset })] : [],
+    );
+    expect(error?.operation).toBe('add one of 2 elements of map "masquerade4" of table "inet patchbay"');
+  });
+});
+
+test('a program longer than the memory the writer begins with is written whole', () => {
+  const statements = Array.from({ length: 40 }, () => ruleset.RULES[13]?.statements ?? []).flat();
+  const [message] = encodeCommands([add(rule({ chain: ruleset.PREROUTING, statements }))]);
+  const program = readAttributes(message?.body ?? new Uint8Array(), 4).bytes(NFTA_RULE_EXPRESSIONS);
+  const exprs = decodeExprs(program ?? new Uint8Array());
+  expect(exprs.length).toBeGreaterThan(200);
+  expect(exprs).toEqual(lowerStatements(statements, 'inet'));
+});
