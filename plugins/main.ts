@@ -7,6 +7,7 @@ import { encodeJson } from '../shared/cni/encode.ts';
 import { invalidEnvironment, ioFailure, toCniError } from '../shared/cni/error.ts';
 import type { AnyPlugin } from '../shared/cni/plugin.ts';
 import { pause } from '../shared/linux/clock.ts';
+import { exitAtOnce } from '../shared/linux/libc.ts';
 import { enableTrace } from '../shared/netlink/trace.ts';
 import { findPlugin, listPlugins } from './registry.ts';
 
@@ -24,7 +25,10 @@ const STDIN_LIMIT = 32 * 1024 * 1024;
 /** Still running after the executable was replaced, we find this behind its path (proc(5), /proc/pid/exe). */
 const DELETED = ' (deleted)';
 
-process.exit(main());
+const exitCode = main();
+// The build runs this program several times in one process, under a `process` of its own that must outlive it.
+if (process === globalThis.process) exitAtOnce(exitCode);
+process.exit(exitCode);
 
 function main(): number {
   let outcome: Outcome;
