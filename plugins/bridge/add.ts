@@ -34,11 +34,11 @@ export function add(call: AddCall<BridgeConfig>): Result {
       : leaseAddresses(call, host, config.ipamType, rollback);
 
   const bridge = ensureBridge(host, config, log);
+  serveGateways(host, bridge, config, plan); // before the veth: a bridge that serves another network is refused here
   const veth = addVethPair({ host, inside, netns, bridge, rollback }, config, attachment, log);
   if (!config.disableContainerInterface) {
     configureSandbox({ netns, inside, link: veth.sandbox, log }, config, plan);
   }
-  serveGateways(host, bridge, config, plan);
   masquerade(config, attachment, plan.masqueraded, rollback);
   if (!config.disableContainerInterface) {
     waitUntilUp(host, veth.host);
