@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 
 const SECOND = 1000;
 
-// Tests that make namespaces run one file at a time: 2 cores, and timings that mean something.
+// Tests that make namespaces run one file at a time: two cores, and times that mean something.
 const serial = {
   fileParallelism: false,
   testTimeout: 120 * SECOND,
@@ -13,13 +13,26 @@ const serial = {
 
 export default defineConfig({
   test: {
-    pool: 'forks',
-    maxWorkers: 2,
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts', 'test/tidy.test.ts'] } },
-      { test: { name: 'kernel', include: ['test/kernel/**/*.test.ts'], ...serial } },
-      { test: { name: 'binary', include: ['test/binary/**/*.test.ts'], ...serial } },
-      { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...serial } },
+      project('unit', { include: ['test/unit/**/*.test.ts', 'test/tidy.test.ts'] }),
+      project('kernel', serial),
+      project('binary', serial),
+      project('e2e', serial),
     ],
   },
 });
+
+function project(name: string, options: object) {
+  return {
+    test: {
+      name,
+      include: [`test/${name}/**/*.test.ts`],
+      pool: 'forks' as const,
+      // A warning that node:ffi is experimental would stand between the lines of every file that loads it.
+      execArgv: ['--disable-warning=ExperimentalWarning'],
+      // One project after the other.
+      sequence: { groupOrder: ['unit', 'kernel', 'binary', 'e2e'].indexOf(name) },
+      ...options,
+    },
+  };
+}

@@ -117,7 +117,6 @@ export async function packageEmpty(): Promise<string> {
     [],
   );
   renameSync(image, EMPTY);
-  rmSync(dirname(image), { recursive: true });
   return EMPTY;
 }
 
@@ -129,7 +128,9 @@ interface Packaged {
 
 async function packageProgram(sources: Sources, plugins: readonly string[]): Promise<Packaged> {
   const directory = join(DIST, `.work-${process.pid}`);
+  rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
+  process.once('exit', () => rmSync(directory, { recursive: true, force: true }));
   const node = join(directory, 'node');
   copyFileSync(prepareNode(), node);
   const caches = makeCodeCaches(node, sources, { directory: join(directory, 'caches'), plugins });
@@ -180,11 +181,7 @@ function prepareNode(): string {
  * PATH and works in a directory of its own, so both are laid there: it must be this very Node that writes the blob,
  * and npx must not look for postject anywhere else.
  */
-async function inject(
-  node: string,
-  image: string,
-  assets: { program: string; cache: string },
-): Promise<void> {
+async function inject(node: string, image: string, assets: Readonly<Record<string, string>>): Promise<void> {
   const path = join(dirname(image), 'path');
   mkdirSync(path);
   symlinkSync(node, join(path, 'node'));
@@ -234,7 +231,6 @@ function link(image: string, links: readonly string[]): void {
   const directory = join(DIST, 'bin');
   const names = new Set(links.map((path) => basename(path)));
   for (const name of readdirSync(directory).filter((name) => !names.has(name))) rmSync(join(directory, name));
-  rmSync(dirname(image), { recursive: true });
 }
 
 // The licences of what is in the image ask for their text to go with it.
