@@ -43,8 +43,9 @@ export function parseCniArgsLeniently(text: string, known: readonly string[]): R
 const IGNORE_UNKNOWN = 'IgnoreUnknown';
 
 function parseIgnoreUnknown(value: string): boolean {
-  if (/^(1|true)$/i.test(value)) return true;
-  if (/^(0|false)$/i.test(value)) return false;
+  const text = value.toLowerCase();
+  if (text === '1' || text === 'true') return true;
+  if (text === '0' || text === 'false') return false;
   throw invalidEnvironment(`Cannot read IgnoreUnknown=${quote(value)} in CNI_ARGS: write "true" or "false"`);
 }
 

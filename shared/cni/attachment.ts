@@ -74,7 +74,14 @@ const OWNER_DIGITS = 32;
 const NETWORK_DIGITS = 16;
 const COMMENT_LIMIT = 127;
 
+// One call hashes the same few texts again and again: for the link, for each comment.
+const hashes = new Map<string, string>();
+
 // Not node:crypto: loading that one takes longer than everything else a call does in JavaScript.
 function hexHash(text: string): string {
-  return bytesToHex(sha256(Buffer.from(text, 'utf8')));
+  const known = hashes.get(text);
+  if (known !== undefined) return known;
+  const hash = bytesToHex(sha256(Buffer.from(text, 'utf8')));
+  hashes.set(text, hash);
+  return hash;
 }

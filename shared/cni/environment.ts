@@ -56,7 +56,7 @@ export function parseEnvironment(env: Env, command: Command): Environment {
     ifname: values.CNI_IFNAME,
     args: env['CNI_ARGS'] ?? '',
     path: values.CNI_PATH.split(':').filter((entry) => entry !== ''),
-    ownNetns: /^(true|1)$/i.test(env['CNI_NETNS_OVERRIDE'] ?? '') ? 'allow' : 'refuse',
+    ownNetns: isOn(env['CNI_NETNS_OVERRIDE'] ?? '') ? 'allow' : 'refuse',
   };
 }
 
@@ -87,6 +87,10 @@ const REQUIRED: Readonly<Record<Command, readonly Variable[]>> = {
 
 // IFNAMSIZ less the NUL (linux/if.h).
 const IFNAME_LIMIT = 15;
+
+function isOn(value: string): boolean {
+  return value === '1' || value.toLowerCase() === 'true';
+}
 
 function expectContainerId(value: string): void {
   if (IDENTIFIER.test(value)) return;
