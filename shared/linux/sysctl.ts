@@ -9,8 +9,9 @@ import { readFileSync, writeFileSync } from 'node:fs';
  * Throws Error with Node's error as its cause. Equivalent to: `sysctl -n net.ipv4.ip_forward`
  */
 export function readSysctl(name: string): string | undefined {
+  const path = pathOf(name);
   try {
-    return readFileSync(pathOf(name), 'utf8').trimEnd();
+    return readFileSync(path, 'utf8').trimEnd();
   } catch (cause) {
     if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return undefined;
     throw new Error(`Cannot read sysctl "${name}"`, { cause });
@@ -22,8 +23,9 @@ export function readSysctl(name: string): string | undefined {
  * Equivalent to: `sysctl -w net.ipv4.ip_forward=1`
  */
 export function writeSysctl(name: string, value: string): void {
+  const path = pathOf(name);
   try {
-    writeFileSync(pathOf(name), value, { flag: 'r+' }); // never creates, never truncates: both mean nothing here
+    writeFileSync(path, value, { flag: 'r+' }); // never creates, never truncates: both mean nothing here
   } catch (cause) {
     throw new Error(`Cannot set sysctl "${name}" to "${value}"`, { cause });
   }

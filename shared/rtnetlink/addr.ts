@@ -90,7 +90,7 @@ export class AddrService {
     }
   }
 
-  /** In the kernel's order, oldest first. Throws NetlinkError. Equivalent to: `ip -4 addr show dev eth0` */
+  /** In the kernel's order: link scope before global, then oldest first. Throws NetlinkError. Equivalent to: `ip -4 addr show dev eth0` */
   list(filter: AddrFilter = {}): Addr[] {
     const addrs: Addr[] = [];
     for (const message of this.#listMessages(filter)) {

@@ -1,0 +1,168 @@
+// Namespaces opened, told apart, entered; sockets born inside; settings and attributes written, on the real kernel.
+import { spawnSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { NETLINK_ROUTE, openNetlinkSocket } from '../../shared/linux/netlink-socket.ts';
+import { findNetns, isOwnNetns, openNetns, withNetns } from '../../shared/linux/netns.ts';
+import { ensureSysctl, readSysctl, writeSysctl } from '../../shared/linux/sysctl.ts';
+import { getXattr, setXattr } from '../../shared/linux/xattr.ts';
+import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { type Sandboxes, sandbox } from '../support/sandbox.ts';
+
+const OWN = '/proc/thread-self/ns/net';
+
+let pair: Sandboxes;
+let folder = '';
+beforeAll(() => {
+  pair = sandbox();
+  folder = mkdtempSync(join(tmpdir(), 'patchbay-netns-'));
+});
+afterAll(() => {
+  pair[Symbol.dispose]();
+  rmSync(folder, { recursive: true });
+});
+
+test('a namespace is known by device and inode, whatever path leads to it', () => {
+  const link = join(folder, 'link');
+  symlinkSync(pair.sandbox.path, link);
+  using direct = openNetns(pair.sandbox.path);
+  using linked = openNetns(link);
+  expect([linked.device, linked.inode]).toEqual([direct.device, direct.inode]);
+  expect(readlinkSync(pair.sandbox.path)).toBe(`net:[${direct.inode}]`);
+});
+
+test('our own namespace is recognised', () => {
+  using own = openNetns('/proc/self/ns/net');
+  using other = openNetns(pair.sandbox.path);
+  expect([isOwnNetns(own), isOwnNetns(other)]).toEqual([true, false]);
+});
+
+test('what is no network namespace is refused at once, and for teardown it is gone', () => {
+  const fifo = join(folder, 'fifo');
+  expect(spawnSync('mkfifo', [fifo]).status).toBe(0);
+  const file = join(folder, 'file');
+  writeFileSync(file, '');
+  const paths = [
+    fifo,
+    file,
+    folder,
+    '/dev/zero',
+    '/dev/tty',
+    '/proc/version',
+    '/proc/self/ns/mnt',
+    '/proc/self/ns/pid',
+  ];
+  for (const path of paths) {
+    const cause = expect.objectContaining({ code: 'EINVAL' });
+    const refusal = expect.objectContaining({ message: `Cannot open network namespace "${path}"`, cause });
+    expect(() => openNetns(path)).toThrow(refusal);
+    expect(findNetns(path)).toBeUndefined();
+  }
+});
+
+test('a missing path is an error with its reason to open, and gone to find', () => {
+  const loop = join(folder, 'loop');
+  symlinkSync(loop, loop);
+  const missing = [
+    join(folder, 'nothing'),
+    join(folder, 'file', 'below'),
+    loop,
+    '/proc/4194305/ns/net',
+    'a\0b',
+  ];
+  for (const path of missing) {
+    expect(() => openNetns(path)).toThrow(`Cannot open network namespace "${path}"`);
+    expect(findNetns(path)).toBeUndefined();
+  }
+  expect(findNetns('')).toBeUndefined();
+  expect(findNetns(undefined)).toBeUndefined();
+});
+
+test('no descriptor is left behind, refused or opened', () => {
+  const before = descriptors();
+  for (let round = 0; round < 20; round += 1) {
+    findNetns('/proc/self/ns/mnt');
+    findNetns(pair.sandbox.path)?.[Symbol.dispose]();
+    withNetns(pair.sandbox.netns, () => undefined);
+    openRtnetlink({ netns: pair.sandbox.netns })[Symbol.dispose]();
+    expect(() => openNetlinkSocket(99)).toThrow('EPROTONOSUPPORT');
+  }
+  expect(descriptors()).toBe(before);
+});
+
+test('a function runs inside and we are back afterwards, also when it throws', () => {
+  const before = readlinkSync(OWN);
+  const inside = withNetns(pair.sandbox.netns, () => readlinkSync(OWN));
+  expect(inside).toBe(`net:[${pair.sandbox.netns.inode}]`);
+  const boom = () => {
+    throw new Error('boom');
+  };
+  expect(() => withNetns(pair.sandbox.netns, boom)).toThrow('boom');
+  expect(readlinkSync(OWN)).toBe(before);
+});
+
+test('a socket stays in the namespace it was born in', () => {
+  pair.sandbox.run('ip', 'link', 'add', 'only-inside', 'type', 'bridge');
+  using inside = openRtnetlink({ netns: pair.sandbox.netns });
+  using host = openRtnetlink({ netns: pair.host.netns });
+  expect(inside.link.find({ name: 'only-inside' })?.kind).toBe('bridge');
+  expect(host.link.find({ name: 'only-inside' })).toBeUndefined();
+  pair.sandbox.run('ip', 'link', 'delete', 'only-inside');
+});
+
+test('an open namespace lives on when nobody else holds it', () => {
+  using orphans = sandbox();
+  using kept = openNetns(orphans.sandbox.path);
+  orphans.sandbox[Symbol.dispose]();
+  using inside = openRtnetlink({ netns: kept });
+  expect(inside.link.list().map(({ name }) => name)).toEqual(['lo']);
+});
+
+test('a socket waits no longer than it is told', () => {
+  using socket = openNetlinkSocket(NETLINK_ROUTE, { netns: pair.sandbox.netns, groups: [1] });
+  const start = performance.now();
+  expect(socket.receiveIfReady()).toBeUndefined();
+  expect(performance.now() - start).toBeLessThan(20);
+  expect(socket.receiveWithin(50)).toBeUndefined();
+  expect(performance.now() - start).toBeGreaterThan(40);
+});
+
+test('settings belong to the namespace they are written in', () => {
+  const name = 'net/ipv4/conf/all/arp_notify';
+  withNetns(pair.sandbox.netns, () => ensureSysctl(name, '1'));
+  expect(withNetns(pair.sandbox.netns, () => readSysctl(name))).toBe('1');
+  expect(withNetns(pair.host.netns, () => readSysctl(name))).toBe('0');
+});
+
+test('a setting the kernel lacks reads as nothing, and writing it is an error with the reason', () => {
+  expect(readSysctl('net/ipv6/conf/nolink/accept_ra')).toBeUndefined();
+  expect(() => writeSysctl('net/ipv6/conf/nolink/accept_ra', '0')).toThrow(
+    expect.objectContaining({
+      message: 'Cannot set sysctl "net/ipv6/conf/nolink/accept_ra" to "0"',
+      cause: expect.objectContaining({ code: 'ENOENT' }),
+    }),
+  );
+  expect(() => readSysctl('net/../../etc/passwd')).toThrow('name of a sysctl');
+});
+
+test('extended attributes are set by descriptor and by path, and absent ones read as nothing', () => {
+  const file = join(folder, 'marked');
+  writeFileSync(file, '');
+  expect(getXattr(file, 'user.patchbay.boot')).toBeUndefined();
+  const fd = openSync(file, 'r+');
+  setXattr(fd, 'user.patchbay.boot', 'boot-1');
+  expect(getXattr(fd, 'user.patchbay.boot')).toBe('boot-1');
+  closeSync(fd);
+  setXattr(file, 'user.patchbay.boot', 'boot-2');
+  expect(getXattr(file, 'user.patchbay.boot')).toBe('boot-2');
+  expect(() => getXattr(join(folder, 'nothing'), 'user.x')).toThrow(
+    expect.objectContaining({ code: 'ENOENT' }),
+  );
+  expect(getXattr('/proc/version', 'user.x')).toBeUndefined();
+});
+
+function descriptors(): number {
+  return Number(spawnSync('sh', ['-c', `ls /proc/${process.pid}/fd | wc -l`]).stdout);
+}
