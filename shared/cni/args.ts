@@ -3,9 +3,10 @@
 import { invalidEnvironment, quote } from './error.ts';
 
 /**
- * The pairs whose key is in `known`, the last of a key winning; keys are case-sensitive. Throws `invalidEnvironment` for a piece
- * without exactly one `=` (so for a trailing `;` too), for unknown keys unless IgnoreUnknown is `1` or `true`, and
- * for an IgnoreUnknown that is no boolean (CNI conventions, "CNI_ARGS").
+ * The pairs whose key is in `known`, the last of a key winning; keys are case-sensitive. Throws
+ * `invalidEnvironment` for a piece without exactly one `=` (so for a trailing `;` too), for unknown keys
+ * unless IgnoreUnknown is `1` or `true`, and for an IgnoreUnknown that is no boolean (CNI conventions,
+ * "CNI_ARGS").
  */
 export function parseCniArgs(text: string, known: readonly string[]): ReadonlyMap<string, string> {
   const values = new Map<string, string>();

@@ -38,9 +38,9 @@ export function hostLinkNameOf(ownerHash: string): string {
 }
 
 /**
- * `<owner> <network hash>, net: n1, if: eth0, id: c1`: the hashes decide, the words are for people. At most 127
- * bytes, as NFTNL_UDATA_COMMENT_MAXLEN is 128 with the NUL; printable ASCII without `"` and `\`, because nft
- * prints a comment as it is and can't read such a one back.
+ * `<owner> <network hash>, net: n1, if: eth0, id: c1`: the hashes decide, the words are for people. At most
+ * 127 bytes, as NFTNL_UDATA_COMMENT_MAXLEN is 128 with the NUL; printable ASCII without `"` and `\`, because
+ * nft prints a comment as it is and can't read such a one back.
  */
 export function ownerComment(attachment: Attachment): string {
   const { network, containerId, ifname } = attachment;

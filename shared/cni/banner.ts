@@ -4,8 +4,8 @@ import type { AnyPlugin } from './plugin.ts';
 import { NEWEST_VERSION } from './versions.ts';
 
 /**
- * The lines for stderr when CNI_COMMAND is unset. Clients look for a semantic version with a leading `v` in the first
- * one (nerdctl refuses what it takes for older than v1.7.1).
+ * The lines for stderr when CNI_COMMAND is unset. Clients look for a semantic version with a leading `v` in
+ * the first one (nerdctl refuses what it takes for older than v1.7.1).
  */
 export function bannerLines(plugin: AnyPlugin, version: string): readonly string[] {
   const semantic = version.startsWith('v') ? version : `v${version}`;

@@ -8,9 +8,9 @@ import { decodingFailure, invalidConfig, quote } from './error.ts';
 export type JsonObject = Readonly<Record<string, unknown>>;
 
 /**
- * The JSON value in the bytes. Throws `decodingFailure` for what is no UTF-8, no JSON, or nested deeper than any
- * config. Numbers that are written with `.` or `e`, or that are too long for a double, stay literals: they are passed
- * on as written and match no schema.
+ * The JSON value in the bytes. Throws `decodingFailure` for what is no UTF-8, no JSON, or nested deeper than
+ * any config. Numbers that are written with `.` or `e`, or that are too long for a double, stay literals:
+ * they are passed on as written and match no schema.
  */
 export function parseJson(bytes: Buffer, where: string): unknown {
   if (!isUtf8(bytes)) throw decodingFailure(`Cannot decode ${where}: it is not UTF-8 text`);
@@ -30,8 +30,8 @@ export function isJsonObject(value: unknown): value is JsonObject {
 }
 
 /**
- * The values of known keys: an exact match first, else a match regardless of case (the last one, if several); a key
- * whose value is null is absent, other keys are ignored. Existing configs depend on each of these.
+ * The values of known keys: an exact match first, else a match regardless of case (the last one, if several);
+ * a key whose value is null is absent, other keys are ignored. Existing configs depend on each of these.
  */
 export function pickKeys<K extends string>(object: JsonObject, keys: readonly K[]): { [P in K]?: unknown } {
   const picked: { [P in K]?: unknown } = {};
@@ -78,8 +78,8 @@ export function wholeNumber(bounds: { readonly min: number; readonly max: number
 }
 
 /**
- * The value as the schema types it. Throws `invalidConfig` naming the first field that does not fit, what it should be, and
- * its value. `where` says whose field it is: `the network configuration`. A message given to a
+ * The value as the schema types it. Throws `invalidConfig` naming the first field that does not fit, what it
+ * should be, and its value. `where` says whose field it is: `the network configuration`. A message given to a
  * schema or check completes the sentence "… must be", such as `an IP address`.
  */
 export function decode<S extends v.GenericSchema>(
@@ -99,7 +99,8 @@ const DEPTH_LIMIT = 10_000;
 // A number outside a string follows one of `:,[`. A match inside a string only costs the slower way.
 const ODD_NUMBER = /[:,[]\s*-?(?:\d{16}|\d+[.eE])/;
 
-// TypeScript's library does not know these two yet (ECMAScript proposal "JSON.parse source text access", in V8).
+// TypeScript's library does not know these two yet (ECMAScript proposal "JSON.parse source text access", in
+// V8).
 const rawJson = JSON as unknown as {
   rawJSON(text: string): object;
   isRawJSON(value: unknown): boolean;
@@ -179,7 +180,8 @@ function isMissing(issue: v.BaseIssue<unknown>): boolean {
   return issue.input === undefined;
 }
 
-// A message of the schema's own completes our sentence; valibot's defaults all begin alike and are put into words.
+// A message of the schema's own completes our sentence; valibot's defaults all begin alike and are put into
+// words.
 function describeExpected(issue: v.BaseIssue<unknown>): string {
   if (!issue.message.startsWith('Invalid ')) return issue.message;
   return EXPECTED_WORDS[issue.expected ?? ''] ?? issue.expected ?? 'something else';

@@ -1,5 +1,5 @@
-// Runs the IPAM plugin that the config names: found on CNI_PATH, by exec, or in process when the file is our own.
-// Created by the dispatcher for each call; a plugin cannot tell the two ways apart.
+// Runs the IPAM plugin that the config names: found on CNI_PATH, by exec, or in process when the file is our
+// own. Created by the dispatcher for each call; a plugin cannot tell the two ways apart.
 import { type BigIntStats, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pause } from '../linux/clock.ts';
@@ -31,9 +31,9 @@ export interface DelegateContext {
 }
 
 /**
- * The IPAM plugin of a call. An error it reports is thrown with its code, message and details unchanged; the methods also
- * throw `invalidConfig` for a `type` that is no plugin name, `delegateFailed` when it cannot be found, run or
- * understood, and `internal` when it fails without saying why.
+ * The IPAM plugin of a call. An error it reports is thrown with its code, message and details unchanged; the
+ * methods also throw `invalidConfig` for a `type` that is no plugin name, `delegateFailed` when it cannot be
+ * found, run or understood, and `internal` when it fails without saying why.
  */
 export function createIpamDelegate(context: DelegateContext): IpamDelegate {
   return {
@@ -173,8 +173,8 @@ function parseAnswer(stdout: Buffer, type: string, { cniVersion }: DelegateConte
   }
 }
 
-// Our own IPAM plugins refuse a second ADD of one attachment and keep what the first one got: its container may be alive,
-// and a DEL would take the address away from it.
+// Our own IPAM plugins refuse a second ADD of one attachment and keep what the first one got: its container
+// may be alive, and a DEL would take the address away from it.
 function isOwnDuplicate(error: unknown, type: string, { registry }: DelegateContext): boolean {
   return registry(type) !== undefined && error instanceof CniError && error.code === DUPLICATE_ATTACHMENT;
 }

@@ -65,8 +65,8 @@ interface Session {
   readonly header: NetworkHeader;
 }
 
-// The order is the reference's, because clients see it in the code of a call with more than one mistake: variables,
-// stdin, unknown command, version, and then the plugin.
+// The order is the reference's, because clients see it in the code of a call with more than one mistake:
+// variables, stdin, unknown command, version, and then the plugin.
 function runCommand(plugin: AnyPlugin, command: string, io: DispatchIo): Outcome {
   let header: NetworkHeader | undefined;
   try {

@@ -33,8 +33,9 @@ export function isCommand(text: string): text is Command {
 }
 
 /**
- * The environment of a command. Throws `invalidEnvironment` for the first variable that is present and invalid, in the
- * order CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_PATH; the missing ones are reported together.
+ * The environment of a command. Throws `invalidEnvironment` for the first variable that is present and
+ * invalid, in the order CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_PATH; the missing ones are reported
+ * together.
  */
 export function parseEnvironment(env: Env, command: Command): Environment {
   const values = {
@@ -61,8 +62,8 @@ export function parseEnvironment(env: Env, command: Command): Environment {
 }
 
 /**
- * Throws `invalidNetns` when CNI_NETNS is the namespace we run in, unless CNI_NETNS_OVERRIDE allows it: a plugin that acts
- * there would rearrange the host. A path that leads nowhere is the plugin's business.
+ * Throws `invalidNetns` when CNI_NETNS is the namespace we run in, unless CNI_NETNS_OVERRIDE allows it: a
+ * plugin that acts there would rearrange the host. A path that leads nowhere is the plugin's business.
  */
 export function expectForeignNetns({ netns, ownNetns }: Environment): void {
   if (netns === '' || ownNetns === 'allow') return;
@@ -105,7 +106,8 @@ function expectIfname(value: string): void {
     );
   }
   if (value === '.' || value === '..') throw invalidEnvironment(`CNI_IFNAME must not be ${quote(value)}`);
-  // White space as Unicode (and the reference) has it: JavaScript leaves out U+0085 and counts the byte order mark.
+  // White space as Unicode (and the reference) has it: JavaScript leaves out U+0085 and counts the byte order
+  // mark.
   if (/[/:\u0085]|(?!\ufeff)\s/.test(value)) {
     throw invalidEnvironment(`CNI_IFNAME ${quote(value)} must not hold "/", ":" or white space`);
   }

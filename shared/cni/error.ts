@@ -234,9 +234,10 @@ export function hasCode(error: unknown, code: string): boolean {
 }
 
 /**
- * Turns whatever was thrown into what the protocol prints. A `CniError` anywhere among the causes wins, with the
- * causes below it as details where it has none; an error that carries an errno is `kernelRefused`; a plain `Error` is 999 with
- * its own message; anything else (a TypeError, a thrown string) is a defect, and says so.
+ * Turns whatever was thrown into what the protocol prints. A `CniError` anywhere among the causes wins, with
+ * the causes below it as details where it has none; an error that carries an errno is `kernelRefused`; a
+ * plain `Error` is 999 with its own message; anything else (a TypeError, a thrown string) is a defect, and
+ * says so.
  */
 export function toCniError(error: unknown): CniError {
   const causes = causesOf(error);
@@ -265,8 +266,8 @@ const QUOTE_LIMIT = 80;
 // Far more than any chain we build: only a chain that bites its own tail gets there.
 const CAUSE_LIMIT = 32;
 
-// The error and its causes, outermost first. `using` wraps a failing disposal as SuppressedError: what happened
-// first is in `suppressed`, and that is the one to report.
+// The error and its causes, outermost first. `using` wraps a failing disposal as SuppressedError: what
+// happened first is in `suppressed`, and that is the one to report.
 function causesOf(error: unknown): unknown[] {
   const causes: unknown[] = [];
   let next = error;
@@ -289,8 +290,8 @@ function hasErrno(cause: unknown): boolean {
   return code !== undefined && /^E[A-Z0-9]+$/.test(code);
 }
 
-// The built-in subclasses are thrown by the engine (or by Node, with an ERR_ code), not by our layers; SystemError
-// and NetlinkError extend Error itself and carry an errno.
+// The built-in subclasses are thrown by the engine (or by Node, with an ERR_ code), not by our layers;
+// SystemError and NetlinkError extend Error itself and carry an errno.
 function isDefect(causes: readonly unknown[]): boolean {
   return causes.some(
     (cause) =>

@@ -15,8 +15,8 @@ export class Failures {
   }
 
   /**
-   * Throws what was gathered, if anything. A single error is thrown as it is; of several the first gives code and
-   * message, with their number, and the details name each of them.
+   * Throws what was gathered, if anything. A single error is thrown as it is; of several the first gives code
+   * and message, with their number, and the details name each of them.
    */
   throwIfAny(): void {
     const [first, ...others] = this.#failures;

@@ -32,8 +32,8 @@ export interface NetworkHeader {
 }
 
 /**
- * The object on stdin and the network's name. Throws `decodingFailure` for what is no JSON object, `invalidConfig`
- * for a name that is missing or holds other characters than an identifier.
+ * The object on stdin and the network's name. Throws `decodingFailure` for what is no JSON object,
+ * `invalidConfig` for a name that is missing or holds other characters than an identifier.
  */
 export function parseHeader(stdin: Buffer): NetworkHeader {
   const value = parseJson(stdin, STDIN);
@@ -79,9 +79,9 @@ export function parseVersion(
 }
 
 /**
- * The config with what this command may use of it. ADD, CHECK and STATUS throw `invalidConfig` for a wrong `type`, ADD
- * and CHECK for a wrong prevResult; GC throws `decodingFailure` for a list of valid attachments that can't be
- * read, because guessing would remove live ones.
+ * The config with what this command may use of it. ADD, CHECK and STATUS throw `invalidConfig` for a wrong
+ * `type`, ADD and CHECK for a wrong prevResult; GC throws `decodingFailure` for a list of valid attachments
+ * that can't be read, because guessing would remove live ones.
  */
 export function parseNetworkConfig(
   header: NetworkHeader,
@@ -125,7 +125,8 @@ function parsePrevResult(value: unknown, version: CniVersion, command: Command):
   }
 }
 
-// CNI SPEC 1.1, section 2 "GC". The official library also sends the list as cni.dev/attachments, a misnomer of old.
+// CNI SPEC 1.1, section 2 "GC". The official library also sends the list as cni.dev/attachments, a misnomer
+// of old.
 const VALID_ATTACHMENTS = 'cni.dev/valid-attachments';
 
 function parseValidAttachments(raw: JsonObject): readonly AttachmentKey[] | undefined {

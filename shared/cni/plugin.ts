@@ -52,8 +52,8 @@ export interface GcCall<T> extends Call<T> {
  */
 export interface IpamDelegate {
   /**
-   * The IPAM result in the current shape. When it throws, the IPAM plugin has been sent its DEL already (CNI SPEC,
-   * section 4): arm the release *after* this returns.
+   * The IPAM result in the current shape. When it throws, the IPAM plugin has been sent its DEL already (CNI
+   * SPEC, section 4): arm the release *after* this returns.
    */
   add(type: string): Result;
   /** A `type` that no ADD can have used holds nothing, so it is logged and no error. */
@@ -65,8 +65,8 @@ export interface IpamDelegate {
 }
 
 /**
- * `C` is the config that ADD, CHECK and STATUS need; `T` what DEL and GC could understand of it. Every verb may throw
- * anything: a CniError keeps its code, the rest is translated by `toCniError`.
+ * `C` is the config that ADD, CHECK and STATUS need; `T` what DEL and GC could understand of it. Every verb
+ * may throw anything: a CniError keeps its code, the rest is translated by `toCniError`.
  */
 export interface Plugin<C, T = C> {
   readonly name: string;

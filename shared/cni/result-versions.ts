@@ -25,14 +25,14 @@ export function encodeShape(result: Result, version: CniVersion): string {
 }
 
 /**
- * A result as some plugin printed it; without `cniVersion` it has the shape of `assumed`. `where` names it in errors.
- * Throws `invalidConfig` for an unknown version and for whatever does not fit its shape.
+ * A result as some plugin printed it; without `cniVersion` it has the shape of `assumed`. `where` names it in
+ * errors. Throws `invalidConfig` for an unknown version and for whatever does not fit its shape.
  */
 export function decodeResult(value: unknown, assumed: CniVersion, where: string): DecodedResult {
   const item = { value, place: { where, path: '' } };
-  const version = new Fields(item, ['cniVersion']).text('cniVersion', VERSION_WORDS, isCniVersion) ?? assumed;
-  // isCniVersion has looked at it; `text` has no type for that.
-  return { version: version as CniVersion, result: DECODERS[resultFamilyOf(version as CniVersion)](item) };
+  const given = new Fields(item, ['cniVersion']).text('cniVersion', VERSION_WORDS, isCniVersion);
+  const version = given !== undefined && isCniVersion(given) ? given : assumed;
+  return { version, result: DECODERS[resultFamilyOf(version)](item) };
 }
 
 /** The result without the keys we don't know, for those who made it into something of their own. */
@@ -45,8 +45,8 @@ export function withoutUnknownKeys(result: Result): Result {
   };
 }
 
-// Unknown keys travel under a symbol: it survives a spread, and a key of theirs can't pass for one of ours (an
-// "ips" in a 0.2.0 prevResult is as unknown there as any other word).
+// Unknown keys travel under a symbol: it survives a spread, and a key of theirs can't pass for one of ours
+// (an "ips" in a 0.2.0 prevResult is as unknown there as any other word).
 const UNKNOWN = Symbol('unknown keys');
 interface Carrier {
   readonly [UNKNOWN]?: JsonObject;
@@ -307,8 +307,8 @@ function isIpv4(address: string): boolean {
   return !address.includes(':') || /^::[fF]+:\d+\./.test(address);
 }
 
-// The shape only: whoever computes with an address parses it with shared/ip, which is not below this layer. Patterns
-// without flags and counted repeats, because each is compiled anew in every process.
+// The shape only: whoever computes with an address parses it with shared/ip, which is not below this layer.
+// Patterns without flags and counted repeats, because each is compiled anew in every process.
 function isIp(text: string): boolean {
   if (text.includes(':')) return text.length <= IPV6_LENGTH && /^[0-9a-fA-F:.]+$/.test(text);
   const octets = text.split('.');

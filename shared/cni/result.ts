@@ -1,5 +1,5 @@
-// The result of an ADD in its current shape, CNI 1.1; plugins make and read no other.
-// Encoded for the config's version by the dispatcher; parsed from prevResult and from an IPAM plugin's answer.
+// The result of an ADD in its current shape, CNI 1.1; plugins make and read no other. Encoded for the
+// config's version by the dispatcher; parsed from prevResult and from an IPAM plugin's answer.
 import { invalidConfig, quote } from './error.ts';
 import { decodeResult, encodeShape } from './result-versions.ts';
 import { type CniVersion, resultFamilyOf } from './versions.ts';
@@ -41,8 +41,8 @@ export interface ResultRoute {
 }
 
 /**
- * What ADD made. Every object may carry more than its type says: keys of a prevResult that we don't know travel
- * along when the object is passed on or spread, and are printed again.
+ * What ADD made. Every object may carry more than its type says: keys of a prevResult that we don't know
+ * travel along when the object is passed on or spread, and are printed again.
  */
 export interface Result {
   readonly interfaces?: readonly ResultInterface[];
@@ -52,16 +52,17 @@ export interface Result {
 }
 
 /**
- * The JSON text of a result in the shape of `version`: four spaces, no newline at the end, key order and escapes of the
- * reference. Throws `incompatibleVersion` when that shape cannot say it: 0.1.0 and 0.2.0 need an address.
+ * The JSON text of a result in the shape of `version`: four spaces, no newline at the end, key order and
+ * escapes of the reference. Throws `incompatibleVersion` when that shape cannot say it: 0.1.0 and 0.2.0 need
+ * an address.
  */
 export function encodeResult(result: Result, version: CniVersion): string {
   return encodeShape(result, version);
 }
 
 /**
- * A prevResult, from the family of shapes that `version` belongs to. Throws `invalidConfig` naming the field when
- * it is of another family or malformed.
+ * A prevResult, from the family of shapes that `version` belongs to. Throws `invalidConfig` naming the field
+ * when it is of another family or malformed.
  */
 export function parseResult(value: unknown, version: CniVersion): Result {
   const decoded = decodeResult(value, version, 'prevResult');

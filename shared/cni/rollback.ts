@@ -20,8 +20,8 @@ export class Rollback implements Disposable {
   }
 
   /**
-   * Undoes what is armed, newest first. Never throws, so that the error which ended the scope is the one reported:
-   * a step that fails is logged, and the next one runs all the same.
+   * Undoes what is armed, newest first. Never throws, so that the error which ended the scope is the one
+   * reported: a step that fails is logged, and the next one runs all the same.
    */
   [Symbol.dispose](): void {
     for (const { what, undo } of this.#steps.splice(0).reverse()) {

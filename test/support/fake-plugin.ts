@@ -1,5 +1,5 @@
-// A plugin that records its calls and does what a test tells it, and a dispatcher around it without any process.
-// Used by the tests of shared/cni.
+// A plugin that records its calls and does what a test tells it, and a dispatcher around it without any
+// process. Used by the tests of shared/cni.
 import { type DispatchIo, dispatch, type Outcome } from '../../shared/cni/dispatch.ts';
 import type { Command } from '../../shared/cni/environment.ts';
 import {
