@@ -11,6 +11,8 @@ export interface Verdict {
   /** Undefined when the run did not measure it: it was not asked for, or something was missing. */
   readonly value: number | undefined;
   readonly interval: readonly [number, number] | undefined;
+  /** The same from the best times. */
+  readonly ofMinima: number | undefined;
   readonly holds: boolean | undefined;
 }
 
@@ -115,12 +117,14 @@ function judgeRatio(
     lanes,
   );
   const verdict = judgeValue(figure, limit, ratio?.value);
-  return ratio === undefined ? verdict : { ...verdict, interval: [ratio.low, ratio.high] };
+  return ratio === undefined
+    ? verdict
+    : { ...verdict, interval: [ratio.low, ratio.high], ofMinima: ratio.ofMinima };
 }
 
 function judgeValue(figure: string, limit: number, value: number | undefined): Verdict {
   const holds = value === undefined ? undefined : value <= limit;
-  return { figure, limit, value, interval: undefined, holds };
+  return { figure, limit, value, interval: undefined, ofMinima: undefined, holds };
 }
 
 function maxOf(values: readonly number[]): number | undefined {

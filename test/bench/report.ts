@@ -38,13 +38,22 @@ export function formatFootprints(footprints: readonly Footprint[]): string {
 
 /** The promised figures and whether they hold. */
 export function formatVerdicts(verdicts: readonly Verdict[]): string {
-  const lines = verdicts.map(({ figure, limit, value, interval, holds }) => {
-    const shown = value === undefined ? '–' : value.toFixed(2);
-    const range = interval === undefined ? '' : `[${interval.map((end) => end.toFixed(2)).join(' – ')}]`;
-    const word = holds === undefined ? 'not measured' : holds ? 'holds' : 'MISSED';
-    return `${figure.padEnd(58)}${shown.padStart(7)}  ${range.padEnd(14)}  at most ${String(limit).padEnd(5)}${word}`;
-  });
-  return ['figures promised, [95 % interval]', ...lines, ''].join('\n');
+  const lines = verdicts.map(({ figure, limit, value, interval, ofMinima, holds }) =>
+    [
+      figure.padEnd(68),
+      formatFigure(value).padStart(6),
+      (interval === undefined ? '' : `[${interval.map(formatFigure).join(' – ')}]`).padStart(17),
+      (ofMinima === undefined ? '' : formatFigure(ofMinima)).padStart(8),
+      `  at most ${String(limit).padEnd(5)}`,
+      holds === undefined ? 'not measured' : holds ? 'holds' : 'MISSED',
+    ].join(''),
+  );
+  const head = `${'figures promised'.padEnd(68)}${'median'.padStart(6)}${'95 %'.padStart(17)}${'minima'.padStart(8)}`;
+  return [head, ...lines, ''].join('\n');
+}
+
+function formatFigure(figure: number | undefined): string {
+  return figure === undefined ? '–' : figure.toFixed(2);
 }
 
 function figuresOf({ min, median, p95 }: Summary): string[] {
@@ -54,7 +63,8 @@ function figuresOf({ min, median, p95 }: Summary): string[] {
 function versus(measured: Measured, verb: string, lane: string): string {
   const ratio = ratioOf(measured, verb, ['ours', lane]);
   if (ratio === undefined) return '';
-  return `ours ÷ ${lane} ${ratio.value.toFixed(2)} [${ratio.low.toFixed(2)} – ${ratio.high.toFixed(2)}]`;
+  const { value, low, high } = ratio;
+  return `ours ÷ ${lane} ${formatFigure(value)} [${formatFigure(low)} – ${formatFigure(high)}]`;
 }
 
 function row(cells: readonly string[]): string {

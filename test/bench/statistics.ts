@@ -9,6 +9,8 @@ export interface Summary {
 /** A ratio of medians and the interval that holds it in 95 of 100 redrawn series. */
 export interface Ratio {
   readonly value: number;
+  /** The ratio of the best times: what a quiet machine would show. */
+  readonly ofMinima: number;
   readonly low: number;
   readonly high: number;
 }
@@ -34,6 +36,7 @@ export function ratioOfMedians(upper: readonly number[], lower: readonly number[
   }).toSorted((a, b) => a - b);
   return {
     value: summarise(upper).median / summarise(lower).median,
+    ofMinima: Math.min(...upper) / Math.min(...lower),
     low: quantile(ratios, 0.025),
     high: quantile(ratios, 0.975),
   };
