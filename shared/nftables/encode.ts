@@ -137,7 +137,7 @@ function encodeCommand(command: Command, id: number): NetlinkRequest[] {
 function encodeNew(node: Node, flags: number, id: number): NetlinkRequest {
   switch (node.kind) {
     case 'table':
-      return encodeTable(node, flags);
+      return encodeTable(node, flags & NLM_F_EXCL); // nft sets NLM_F_CREATE for all but tables
     case 'chain':
       return encodeChain(node, flags);
     case 'rule':
