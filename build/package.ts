@@ -3,7 +3,6 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
-  chmodSync,
   copyFileSync,
   existsSync,
   globSync,
@@ -11,7 +10,6 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
-  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -24,9 +22,7 @@ import { basename, delimiter, dirname, join } from 'node:path';
 import { listPlugins } from '../plugins/registry.ts';
 import { type Bundle, bundleLibrary, bundleProgram, LIBRARIES } from './bundle.ts';
 import { makeCodeCaches, type Sources, V8_FLAGS, type WarmUpCall } from './code-cache.ts';
-import { hardenEnvironment } from './environment.ts';
-import { patchLibatomic } from './libatomic.ts';
-import { setUpTools, TOOLS } from './tools.ts';
+import { prepareNode } from './node-binary.ts';
 import { readStamp, type Stamp } from './version.ts';
 
 /** What dist/build.json says about the executables; the tests read it. */
@@ -132,7 +128,7 @@ async function packageProgram(sources: Sources, plugins: readonly string[]): Pro
   mkdirSync(directory, { recursive: true });
   process.once('exit', () => rmSync(directory, { recursive: true, force: true }));
   const node = join(directory, 'node');
-  copyFileSync(prepareNode(), node);
+  copyFileSync(prepareNode(ROOT), node);
   const caches = makeCodeCaches(node, sources, { directory: join(directory, 'caches'), plugins });
   const assets = Object.fromEntries([
     ...Object.keys(sources).map((name) => [name, join(caches.directory, `${name}.js`)]),
@@ -143,37 +139,6 @@ async function packageProgram(sources: Sources, plugins: readonly string[]): Pro
   expectRuns(image, plugins.length > 0 ? '"supportedVersions"' : '');
   const bytes = Object.fromEntries(Object.entries(assets).map(([name, path]) => [name, statSync(path).size]));
   return { image, bytes, calls: caches.calls };
-}
-
-/**
- * Node as it goes into the image: without debug information, without need of libatomic, deaf to the variables that
- * would load code or write files. Kept in .cache, for it only changes with Node and with these steps.
- */
-function prepareNode(): string {
-  const original = realpathSync(join(ROOT, 'node_modules/.bin/node'));
-  const steps = ['package.ts', 'libatomic.ts', 'environment.ts'].map((file) =>
-    join(import.meta.dirname, file),
-  );
-  const { size, mtimeMs } = statSync(original);
-  const key = hash([
-    process.version,
-    `${size} ${mtimeMs}`,
-    ...steps.map((file) => readFileSync(file, 'utf8')),
-  ]);
-  const prepared = join(ROOT, '.cache', `node-${process.version}-${arch()}-${key.slice(0, 12)}`);
-  if (existsSync(prepared)) return prepared;
-  mkdirSync(dirname(prepared), { recursive: true });
-  for (const old of readdirSync(dirname(prepared)).filter((name) => name.startsWith('node-v'))) {
-    rmSync(join(dirname(prepared), old));
-  }
-  const partial = `${prepared}.${process.pid}`;
-  setUpTools(TOOLS.filter(({ program }) => program === 'strip'));
-  run('strip', ['-o', partial, original]);
-  writeFileSync(partial, hardenEnvironment(patchLibatomic(readFileSync(partial))));
-  chmodSync(partial, 0o755);
-  run(partial, ['--version']);
-  renameSync(partial, prepared);
-  return prepared;
 }
 
 /**
@@ -263,9 +228,4 @@ export function readReport(): BuildReport | undefined {
 
 function writeReport(report: BuildReport): void {
   writeFileSync(REPORT, `${JSON.stringify(report, null, 2)}\n`);
-}
-
-function run(program: string, args: readonly string[]): void {
-  const { status, stderr, error } = spawnSync(program, args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`"${program}" failed: ${stderr ?? ''}`, { cause: error });
 }
