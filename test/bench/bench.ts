@@ -1,11 +1,13 @@
 // The benchmark: whole processes of our plugins and the reference's, side by side, in private hosts of their own.
-// Started by `npm run bench -- [--reference DIR] [--runs N] [--only PATTERN] [--json FILE]`.
+// Started by `npm run bench -- [--reference DIR] [--ours DIR] [--runs N] [--only PATTERN] [--json FILE]`.
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';
+import { packageEmpty, packagePatchbay } from '../../build/package.ts';
+import { isPresent, setUpTools, TOOLS, type Tool } from '../../build/tools.ts';
 import { type Footprint, measureFootprint } from './footprint.ts';
 import { judge } from './limits.ts';
 import { type Measured, measure } from './measure.ts';
@@ -16,7 +18,7 @@ import { scenariosOf } from './scenarios.ts';
 
 interface Options {
   readonly reference: string | undefined;
-  readonly ours: string;
+  readonly ours: string | undefined;
   readonly runs: number;
   readonly only: RegExp;
   readonly json: string | undefined;
@@ -25,25 +27,19 @@ interface Options {
 const DIST = join(import.meta.dirname, '../../dist');
 const FOOTPRINT = 'programs and memory';
 
-// What the benchmark runs, and the Debian package it comes in.
-const TOOLS = {
-  ip: 'iproute2',
-  nft: 'nftables',
-  iptables: 'iptables',
-  unshare: 'util-linux',
-  strace: 'strace',
-  time: 'time',
-} as const;
+// Beside what tests need: bash has a `time` of its own that can't tell memory, so by path.
+const GNU_TIME: Tool = {
+  program: '/usr/bin/time',
+  debianPackage: 'time',
+  purpose: 'peak memory in the benchmark',
+};
 
 await main(readOptions(process.argv.slice(2)));
 
 async function main(options: Options): Promise<void> {
-  await expectTools();
+  expectTools([...TOOLS, GNU_TIME]);
   const reference = await findReference(options.reference, progress);
-  const ours: Implementation = { name: 'ours', directory: options.ours };
-  if (!existsSync(join(ours.directory, 'bridge'))) {
-    throw new Error(`Cannot find plugin "bridge" in "${ours.directory}": run "npm run build" first`);
-  }
+  const { ours, empty } = await findOurs(options.ours);
   const machine = await describeMachine(ours, reference);
   process.stdout.write(
     `${Object.entries(machine)
@@ -53,8 +49,6 @@ async function main(options: Options): Promise<void> {
   const [load = 0] = loadavg();
   if (load > 0.5) progress(`warning: the machine is busy (load ${load.toFixed(1)}), expect noise\n`);
 
-  const empty = existsSync(join(DIST, 'empty')) ? { name: 'empty program', directory: DIST } : undefined;
-  if (empty === undefined) progress('there is no dist/empty: the floor is not measured\n');
   const contestants = { ours, reference, empty, referenceHasNftables: reference.hasNftables };
   const measured: Measured[] = [];
   for (const scenario of scenariosOf(contestants).filter(({ name }) => options.only.test(name))) {
@@ -88,7 +82,7 @@ function readOptions(args: readonly string[]): Options {
     args: [...args],
     options: {
       reference: { type: 'string' },
-      ours: { type: 'string', default: join(DIST, 'bin') },
+      ours: { type: 'string' },
       runs: { type: 'string', default: '40' },
       only: { type: 'string', default: '' },
       json: { type: 'string' },
@@ -106,13 +100,28 @@ function readOptions(args: readonly string[]): Options {
   };
 }
 
-async function expectTools(): Promise<void> {
-  const missing: string[] = [];
-  for (const [program, pkg] of Object.entries(TOOLS)) {
-    const { failed } = await execa('which', [program], { reject: false });
-    if (failed) missing.push(`${program} (package ${pkg})`);
+function expectTools(tools: readonly Tool[]): void {
+  setUpTools(tools);
+  const missing = tools.filter(({ program }) => !isPresent(program));
+  if (missing.length === 0) return;
+  const names = missing.map(({ program, debianPackage }) => `"${program}" (package ${debianPackage})`);
+  throw new Error(`Cannot find ${names.join(', ')}`);
+}
+
+// The floor is packaged anew each time, so that it is packaged as ours is; plugins of another build bring their own.
+async function findOurs(
+  directory: string | undefined,
+): Promise<{ ours: Implementation; empty: Implementation | undefined }> {
+  if (directory === undefined) {
+    await packagePatchbay();
+    const empty = { name: 'empty program', directory: dirname(await packageEmpty()) };
+    return { ours: { name: 'ours', directory: join(DIST, 'bin') }, empty };
   }
-  if (missing.length > 0) throw new Error(`Cannot find ${missing.join(', ')}`);
+  const ours = { name: 'ours', directory: resolve(directory) };
+  if (!existsSync(join(ours.directory, 'bridge'))) throw new Error(`Cannot find "bridge" in "${directory}"`);
+  const beside = dirname(ours.directory);
+  const hasEmpty = existsSync(join(beside, 'empty'));
+  return { ours, empty: hasEmpty ? { name: 'empty program', directory: beside } : undefined };
 }
 
 async function describeMachine(ours: Implementation, reference: Reference): Promise<Record<string, string>> {

@@ -1,4 +1,4 @@
-// Finds the reference plugins to compare with, building or installing them where that is possible. Called by bench.ts.
+// Finds the reference plugins to compare with, building them where that is possible. Called by bench.ts.
 
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -29,12 +29,6 @@ export async function findReference(
     progress(`building the reference plugins ${RELEASE}`);
     await build();
     return describe(CACHE);
-  }
-  if (!existsSync(join(DEBIAN, 'bridge'))) {
-    progress('installing package containernetworking-plugins');
-    await execa('apt-get', ['install', '-y', '--no-install-recommends', 'containernetworking-plugins'], {
-      reject: false,
-    });
   }
   if (existsSync(join(DEBIAN, 'bridge'))) return describe(DEBIAN);
   throw new Error(
