@@ -7,7 +7,7 @@ import { Rollback } from '../../shared/cni/rollback.ts';
 import { type Netns, openNetns } from '../../shared/linux/netns.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
-import { ensureBridge } from './bridge-link.ts';
+import { ensureBridge, findBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
 import { serveGateways } from './gateway.ts';
 import { masquerade } from './masquerade.ts';
@@ -26,6 +26,7 @@ export function add(call: AddCall<BridgeConfig>): Result {
   using host = openRtnetlink();
   using inside = openRtnetlink({ netns }); // the socket stays there, the thread comes straight back
   refuseExisting(host, inside, attachment, call.netns);
+  findBridge(host, config); // a link of another kind is refused before anything is leased, too
 
   using rollback = new Rollback(log); // declared last, so it runs first: sockets still open
   const plan =

@@ -8,21 +8,31 @@ import type { BridgeConfig } from './config.ts';
 import { ensureLinkSysctl } from './link-sysctl.ts';
 
 /**
+ * The bridge if it is there already. Throws wrongLinkKind when another kind of link has the name.
+ * Equivalent to: `ip link show dev cni0 type bridge`
+ */
+export function findBridge(host: Rtnetlink, config: BridgeConfig): Link | undefined {
+  const link = host.link.find({ name: config.bridge });
+  if (link !== undefined) {
+    expectBridge(link);
+  }
+  return link;
+}
+
+/**
  * Returns the bridge of this network, up, and makes it where it is missing. An existing bridge keeps its MTU and MAC.
  * A new one gets its MAC at birth: without that it would follow its ports, and peers would hold stale neighbours.
  * Throws wrongLinkKind when another kind of link has the name, kernelRefused otherwise.
  * Equivalent to: `ip link add cni0 address … mtu … type bridge; ip link set cni0 up`
  */
 export function ensureBridge(host: Rtnetlink, config: BridgeConfig, log: (line: string) => void): Link {
-  const bridge = host.link.find({ name: config.bridge }) ?? addBridge(host, config, log);
-  expectBridge(bridge);
-
-  const promiscuous = config.promiscMode && !bridge.isPromiscuous ? { promiscuous: true } : {};
+  const bridge = findBridge(host, config) ?? addBridge(host, config, log);
+  const mustBePromiscuous = config.promiscMode && !bridge.isPromiscuous;
   if (!bridge.isUp) {
     ensureLinkSysctl('ipv6', bridge.name, 'accept_ra', '0', log);
-    host.link.set(bridge.index, { up: true, ...promiscuous });
-  } else if (config.promiscMode && !bridge.isPromiscuous) {
-    host.link.set(bridge.index, promiscuous);
+  }
+  if (!bridge.isUp || mustBePromiscuous) {
+    host.link.set(bridge.index, { up: true, ...(mustBePromiscuous && { promiscuous: true }) });
   }
   return bridge;
 }

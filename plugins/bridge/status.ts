@@ -1,7 +1,7 @@
 // The bridge plugin's STATUS: can this config serve an ADD now? Called by dispatch; changes nothing.
 import type { StatusCall } from '../../shared/cni/plugin.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
-import { expectBridge } from './bridge-link.ts';
+import { findBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
 import { expectMasqueradeUsable } from './masquerade.ts';
 
@@ -22,8 +22,5 @@ export function status(call: StatusCall<BridgeConfig>): void {
 
 function expectBridgeUsable(config: BridgeConfig): void {
   using host = openRtnetlink();
-  const bridge = host.link.find({ name: config.bridge });
-  if (bridge !== undefined) {
-    expectBridge(bridge);
-  }
+  findBridge(host, config);
 }
