@@ -72,15 +72,20 @@ const IPAM_SECTION: BadCase[] = (
   ] as const
 ).map(([title, config, says]) => ({ title, config, says, ...strictVerbs(7) }));
 
-// No verb can do without the IPAM plugin; what it holds could not be released.
-const IPAM_TYPES: BadCase[] = ['nosuch', '../bridge', '/bin/true', '..', 'a/b', 'host-local\0'].map(
-  (type) => ({
+const IPAM_TYPES: BadCase[] = [
+  ...['../bridge', '/bin/true', '..', 'a/b', 'host-local\0'].map((type) => ({
     title: `the IPAM type ${JSON.stringify(type)}`,
     config: { ipam: { type } },
+    ...strictVerbs(7),
+    says: ['ipam.type', JSON.stringify(type).slice(1, -1)],
+  })),
+  {
+    title: 'an IPAM type that is not installed',
+    config: { ipam: { type: 'nosuch' } },
     fails: { ADD: 111, CHECK: 111, STATUS: 111 },
-    says: [JSON.stringify(type).slice(1, -1)],
-  }),
-);
+    says: ['nosuch', 'CNI_PATH'],
+  },
+];
 
 /** Shorthand for a network of one range. */
 function range(subnet: unknown, more: object = {}): object {

@@ -10,11 +10,6 @@ const UNREADABLE_RESULTS: BadCase[] = (
     ['a number', () => 42, ['prevResult', '42']],
     ['a list', () => [], ['prevResult']],
     ['interfaces that are an object', (good) => ({ ...good, interfaces: {} }), ['interfaces']],
-    [
-      'an interface without a name',
-      (good) => ({ ...good, interfaces: [{ mac: '02:00:00:00:00:01' }] }),
-      ['name'],
-    ],
     ['an interface name that is a number', (good) => ({ ...good, interfaces: [{ name: 7 }] }), ['name', '7']],
     ['addresses that are text', (good) => ({ ...good, ips: '10.66.0.2/24' }), ['ips', '10.66.0.2/24']],
     ['an address without a prefix', withIp({ address: '10.66.0.2' }), ['address', '10.66.0.2']],
@@ -40,10 +35,11 @@ const UNREADABLE_RESULTS: BadCase[] = (
 const WRONG_RESULTS: BadCase[] = (
   [
     ['no interfaces', (good) => ({ ...good, interfaces: [] }), ['eth0']],
+    ['a link without a name', withInterface({ name: undefined }), ['eth0']],
     ['another sandbox', withInterface({ sandbox: '/run/netns/newcomer' }), ['/run/netns/newcomer']],
     ['another name for the link', withInterface({ name: 'eth7' }), ['eth0']],
     ['another MAC', withInterface({ mac: '02:00:5e:00:53:99' }), ['02:00:5e:00:53:99']],
-    ['another address', withIp({ address: '10.66.0.99/24', interface: 2 }), ['10.66.0.99/24']],
+    ['another address', withIp({ address: '10.66.0.99/24', interface: 2 }), ['10.66.0.99']],
     ['another prefix', withIp({ address: '10.66.0.2/25', interface: 2 }), ['10.66.0.2/25']],
     ['a route more', withRoute({ dst: '198.18.0.0/15', gw: '10.66.0.1' }), ['198.18.0.0/15']],
     [
@@ -104,7 +100,7 @@ const STORES: BadCase[] = [
       `rmdir ${STORE}/lock; mv /run/lock-file ${STORE}/lock`,
     ),
     fails: { ADD: 110, CHECK: 110 },
-    says: [`${STORE}/lock`],
+    says: [STORE],
   },
   {
     title: 'a lock that leads elsewhere',
@@ -113,7 +109,7 @@ const STORES: BadCase[] = [
       `rm ${STORE}/lock; mv /run/lock-file ${STORE}/lock`,
     ),
     fails: { ADD: 110, CHECK: 110 },
-    says: [`${STORE}/lock`],
+    says: [STORE],
   },
   {
     title: 'a store that cannot be written to',
@@ -175,9 +171,9 @@ const STORES: BadCase[] = [
 const RESOLVERS: BadCase[] = ['/nowhere/resolv.conf', '/run/odd', '/run/odd/loop'].map((resolvConf) => ({
   title: `the resolver file ${resolvConf}`,
   config: { ipam: { resolvConf } },
-  fails: { ADD: 5 },
+  fails: { ADD: 7 },
   tolerates: ['DEL', 'GC'],
-  says: [resolvConf],
+  says: ['resolvConf', resolvConf],
 }));
 
 const KERNEL: BadCase[] = [
@@ -194,7 +190,7 @@ const KERNEL: BadCase[] = [
     config: range({ subnet: '10.70.0.0/24' }),
     fails: { ADD: 104 },
     tolerates: ['DEL', 'GC'],
-    says: ['br-scene', '10.66.0.1/24', '10.70.0.1/24', 'scene', '1 attached'],
+    says: ['br-scene', '10.66.0.1/24', '10.70.0.1/24', 'scene', '(1 attached'],
   },
   {
     title: 'a sandbox that has a link of that name',
@@ -222,9 +218,9 @@ const KERNEL: BadCase[] = [
   {
     title: 'a gateway outside its subnet',
     config: range({ subnet: '10.66.0.0/24', gateway: '10.99.0.1' }),
-    fails: { ADD: 105 },
+    fails: { ADD: 7 },
     tolerates: ['DEL', 'GC'],
-    says: ['10.99.0.1'],
+    says: ['gateway', '10.99.0.1'],
   },
   {
     title: 'a route by a gateway that is nowhere near',
@@ -234,25 +230,11 @@ const KERNEL: BadCase[] = [
     says: ['198.18.0.0/15', '172.31.0.1'],
   },
   {
-    title: 'two routes to one network by different gateways and with one metric',
-    config: {
-      ipam: {
-        routes: [
-          { dst: '198.18.0.0/15', gw: '10.66.0.1', priority: 5 },
-          { dst: '198.18.0.0/15', gw: '10.66.0.1', priority: 5, scope: 254 },
-        ],
-      },
-    },
-    fails: { ADD: 105 },
-    tolerates: ['DEL', 'GC'],
-    says: ['198.18.0.0/15'],
-  },
-  {
     title: 'a range of multicast addresses',
     config: range({ subnet: 'ff05::/64' }),
     fails: { ADD: 105 },
     tolerates: ['DEL', 'GC'],
-    says: ['ff05::2/64'],
+    says: ['ff05::'],
   },
 ];
 

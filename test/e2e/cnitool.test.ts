@@ -82,18 +82,9 @@ describeWithCnitool('cnitool drives the example networks', () => {
     });
 
     test(`${network.file} refuses a bridge name that belongs to another kind of link`, async () => {
-      const host = await openHostWith(network);
-      const sandbox = await host.addSandbox('pod');
-      await host.run('ip', [
-        'link',
-        'add',
-        network.config.bridge,
-        'type',
-        'veth',
-        'peer',
-        'name',
-        'other-end',
-      ]);
+      const { host, sandbox } = await openPrimedHost(network);
+      const { bridge } = network.config;
+      await host.shell(`ip link delete ${bridge}; ip link add ${bridge} type veth peer name other-end`);
       const before = await host.snapshot();
       expect(
         expectRefused(await host.cnitool('add', { network: network.name, netns: sandbox.path })),

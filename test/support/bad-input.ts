@@ -50,6 +50,9 @@ export function strictVerbs(code: number): Pick<BadCase, 'fails' | 'tolerates'> 
   return { fails: { ADD: code, CHECK: code, STATUS: code }, tolerates: ['DEL', 'GC'] };
 }
 
+// A plugin that hangs is one of the ways to get this wrong.
+const TIME_LIMIT_MS = 20_000;
+
 /** One test for each case, all of them on one scene. */
 export function testRefusals(subject: string, cases: readonly BadCase[]): void {
   describe(`${subject} refuses`, () => {
@@ -58,7 +61,7 @@ export function testRefusals(subject: string, cases: readonly BadCase[]): void {
       scene = await openScene();
     });
     afterAll(() => scene[Symbol.asyncDispose]());
-    for (const badCase of cases) test(badCase.title, () => scene.expectRefusal(badCase));
+    for (const badCase of cases) test(badCase.title, () => scene.expectRefusal(badCase), TIME_LIMIT_MS);
   });
 }
 
@@ -75,7 +78,7 @@ async function openScene(): Promise<Scene> {
   // What differs is charged to the case that did it, not to those after it.
   async function expectUnchanged(): Promise<void> {
     const after = await host.snapshot();
-    const changes = difference(before, after);
+    const changes = difference(before, after).filter((line) => !isIndex(line));
     before = after;
     expect(changes).toEqual([]);
   }
@@ -107,6 +110,12 @@ async function openScene(): Promise<Scene> {
     [Symbol.asyncDispose]: () => host.close(),
   };
   return scene;
+}
+
+// The index beside the stores is no state: it is made anew when something else wrote to a store, as these
+// tests do.
+function isIndex(line: string): boolean {
+  return line.includes('/networks/.patchbay');
 }
 
 const CONFIG: BridgeConfig = {
