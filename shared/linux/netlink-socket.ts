@@ -19,7 +19,7 @@ import {
   setsockopt,
   socket,
 } from './libc.ts';
-import { type Netns, withNetns } from './netns.ts';
+import { expectHome, type Netns, withNetns } from './netns.ts';
 import { EBADMSG, EMSGSIZE, ENOPROTOOPT, ETIMEDOUT, SystemError } from './system-error.ts';
 
 export const NETLINK_ROUTE = 0;
@@ -63,6 +63,7 @@ export interface NetlinkSocket extends Disposable {
  */
 export function openNetlinkSocket(protocol: number, options: NetlinkSocketOptions = {}): NetlinkSocket {
   const { netns, groups } = options;
+  expectHome();
   const open = () => socket(AF_NETLINK, SOCK_RAW, protocol);
   const fd = netns === undefined ? open() : withNetns(netns, open);
   try {

@@ -63,10 +63,10 @@ export function isOwnNetns(netns: Netns): boolean {
  *
  * `fn` must be synchronous, and the type says so: work that is still pending when we leave would run in the wrong
  * namespace. When the way back fails nothing further may touch the host, so that error wins over `fn`'s own, and
- * every later call throws it again.
+ * no socket is opened and no namespace entered any more.
  */
 export function withNetns<T>(netns: Netns, fn: () => T extends PromiseLike<unknown> ? never : T): T {
-  if (lost !== undefined) throw lost;
+  expectHome();
   const home = openSync(OWN_NETNS, constants.O_RDONLY);
   try {
     setns(netns.fd);
@@ -78,6 +78,11 @@ export function withNetns<T>(netns: Netns, fn: () => T extends PromiseLike<unkno
   } finally {
     closeSync(home);
   }
+}
+
+/** Throws if an earlier `withNetns` could not come back: what is meant for the host must not happen elsewhere. */
+export function expectHome(): void {
+  if (lost !== undefined) throw lost;
 }
 
 let lost: Error | undefined;

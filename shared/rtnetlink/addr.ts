@@ -95,7 +95,9 @@ export class AddrService {
     const addrs: Addr[] = [];
     for (const message of this.#listMessages(filter)) {
       const addr = decodeAddr(message);
-      if (filter.index === undefined || addr.index === filter.index) addrs.push(addr);
+      if (filter.index !== undefined && addr.index !== filter.index) continue;
+      // A kernel without IPv6 answers a question for it with everything else.
+      if (filter.family === undefined || addr.address.ip.family === filter.family) addrs.push(addr);
     }
     return addrs;
   }

@@ -105,6 +105,8 @@ export class RouteService {
     const routes: Route[] = [];
     for (const message of this.#listMessages(filter)) {
       for (const route of decodeRoutes(message)) {
+        // A kernel without IPv6 answers a question for it with everything else.
+        if (route.family !== filter.family) continue;
         if (filter.oif !== undefined && route.oif !== filter.oif) continue;
         if (table === 'all' || route.table === table) routes.push(route);
       }
@@ -117,7 +119,7 @@ export class RouteService {
     try {
       return decodeRoutes(this.#connection.get(`look up route to "${formatIp(ip)}"`, encodeLookup(ip)))[0];
     } catch (error) {
-      if (error instanceof NetlinkError && NOWHERE.includes(error.code)) return undefined;
+      if (error instanceof NetlinkError && isNowhere(error)) return undefined;
       throw error;
     }
   }
@@ -133,8 +135,18 @@ export class RouteService {
   }
 }
 
-// What unreachable, prohibit and blackhole routes, and no route at all, answer.
-const NOWHERE: readonly string[] = ['ENETUNREACH', 'EHOSTUNREACH', 'EACCES', 'EINVAL'];
+/**
+ * What no route at all, unreachable, prohibit and blackhole routes answer. The last one's EINVAL is told from a request
+ * that the kernel finds invalid by what it says about those.
+ */
+function isNowhere({ code, kernelMessage }: NetlinkError): boolean {
+  return (
+    code === 'ENETUNREACH' ||
+    code === 'EHOSTUNREACH' ||
+    code === 'EACCES' ||
+    (code === 'EINVAL' && kernelMessage === undefined)
+  );
+}
 
 export function encodeNewRoute(spec: RouteSpec): NetlinkRequest {
   return { type: RTM_NEWROUTE, flags: NLM_F_CREATE, body: encodeRoute(spec) };
