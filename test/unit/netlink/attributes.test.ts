@@ -38,6 +38,19 @@ test('what is longer than the first buffer is still written whole', () => {
   expect(read?.nest(3)?.bytes(4)).toEqual(long);
 });
 
+test('no value is lost where the memory grows, whatever its size', () => {
+  const writer = new AttributeWriter();
+  for (let index = 0; index < 300; index += 1)
+    writer.u8(1, 1).u16(2, 2).u32be(3, 3).u64(4, 4n).string(5, 'five');
+  const read = readAttributes(writer.done()).entries();
+  expect(read).toHaveLength(1500);
+  for (const { type, value } of read)
+    expect(
+      value.some((byte) => byte !== 0),
+      `attribute ${type}`,
+    ).toBe(true);
+});
+
 test('what no attribute can hold is refused, not cut', () => {
   expect(() => new AttributeWriter().bytes(1, new Uint8Array(65532))).toThrow('65535 at most');
   const halves = new AttributeWriter();
