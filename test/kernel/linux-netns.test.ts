@@ -103,6 +103,24 @@ test('a function runs inside and we are back afterwards, also when it throws', (
   expect(readlinkSync(OWN)).toBe(before);
 });
 
+test('when the way back is lost that is the error, and nothing is opened any more', () => {
+  const file = (path: string) => JSON.stringify(new URL(`../../${path}`, import.meta.url).href);
+  // The descriptor that leads home is the last one opened; something else takes its number.
+  const script = `
+    import { closeSync, openSync } from 'node:fs';
+    import { openNetns, withNetns } from ${file('shared/linux/netns.ts')};
+    import { openRtnetlink } from ${file('shared/rtnetlink/rtnetlink.ts')};
+    const netns = openNetns(${JSON.stringify(pair.sandbox.path)});
+    const lose = () => { const next = openSync('/dev/null'); closeSync(next - 1); openSync('/dev/null'); throw new Error('mine'); };
+    for (const step of [() => withNetns(netns, lose), () => withNetns(netns, () => 1), () => openRtnetlink()]) {
+      try { step(); console.log('went on'); } catch (error) { console.log(error.message); }
+    }`;
+  const args = ['--disable-warning=ExperimentalWarning', '--input-type=module', '--eval', script];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  const message = 'Cannot return to the network namespace of the host';
+  expect(stdout.trim().split('\n'), stderr).toEqual([message, message, message]);
+});
+
 test('a socket stays in the namespace it was born in', () => {
   pair.sandbox.run('ip', 'link', 'add', 'only-inside', 'type', 'bridge');
   using inside = openRtnetlink({ netns: pair.sandbox.netns });
