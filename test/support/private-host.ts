@@ -89,7 +89,7 @@ export async function openPrivateHost(name = 'host'): Promise<PrivateHost> {
 const INIT = `
   set -e
   hostname "$0"
-  mount -t tmpfs tmpfs /run
+  mount -t tmpfs -o mode=755 tmpfs /run
   mkdir -p /run/netns /run/lock /run/.overlay/{etc,lib}-{upper,work}
   for d in etc lib; do
     lower=/$d; [ $d = etc ] || lower=/var/lib
@@ -97,8 +97,8 @@ const INIT = `
     mount -t overlay -o lowerdir=$lower,$writable overlay $lower
   done
   mkdir -p /etc/cni /var/lib/cni
-  mount -t tmpfs tmpfs /etc/cni
-  mount -t tmpfs tmpfs /var/lib/cni
+  mount -t tmpfs -o mode=755 tmpfs /etc/cni
+  mount -t tmpfs -o mode=755 tmpfs /var/lib/cni
   mkdir -p /etc/cni/net.d
   mount -t sysfs sysfs /sys
   ip link set lo up

@@ -151,6 +151,7 @@ function fileLines(host: HostPlace, path: string): string[] {
     const children = readdirSync(here);
     return [`${start} directory`, ...children.flatMap((name) => fileLines(host, join(path, name)))];
   }
+  if (stat.isSymbolicLink()) return [`${start} symlink`];
   if (!stat.isFile()) return [`${start} special`];
   if (/^last_reserved_ip\.\d+$/.test(path.slice(path.lastIndexOf('/') + 1))) return [`${start} pointer`];
   if (path.startsWith('/run/netns/')) return [`${start} namespace`];
