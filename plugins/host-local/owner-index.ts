@@ -1,8 +1,8 @@
 // An index from holders to addresses beside the store, so that no verb has to read every file to find one holder's.
 // Called by store.ts under the store's lock; it can be deleted at any time, and whatever fails here costs only time.
-import { mkdirSync, readdirSync, statSync, utimesSync } from 'node:fs';
+import { readdirSync, statSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
-import { isOnLocalFileSystem, readNote, removeFile, writeNote } from './store-files.ts';
+import { ensureDirectory, isOnLocalFileSystem, readNote, removeFile, writeNote } from './store-files.ts';
 
 /**
  * The index is true for one state of the network's directory, which the note `stamp` names by the directory's times.
@@ -72,7 +72,7 @@ export class OwnerIndex {
   rebuild(entries: ReadonlyMap<string, readonly string[]>): void {
     this.touch();
     try {
-      mkdirSync(this.#owners, { recursive: true, mode: 0o700 });
+      ensureDirectory(this.#owners, 0o700);
       // The old stamp may match a directory put back from a backup; half a rebuilt index must not meet it.
       removeFile(this.#stamp);
       const found = new Set(readdirSync(this.#owners));

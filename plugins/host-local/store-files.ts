@@ -6,6 +6,7 @@ import {
   fstatSync,
   linkSync,
   lstatSync,
+  mkdirSync,
   openSync,
   readlinkSync,
   readSync,
@@ -15,6 +16,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
+import { dirname } from 'node:path';
 import { hasCode } from '../../shared/cni/error.ts';
 
 /** A file's bytes, or why there are none: it is not there, or it is nothing a store holds. */
@@ -49,6 +51,20 @@ export function occupancyOf(path: string): Occupancy {
   const stat = lstatSync(path, { throwIfNoEntry: false });
   if (stat === undefined) return 'free';
   return stat.isFile() && stat.size === 0 ? 'empty' : 'taken';
+}
+
+/**
+ * Makes the directory and its parents where they are missing. Node's own `recursive` does not serve: on a file system
+ * mounted read-only it says ENOENT instead of EROFS.
+ */
+export function ensureDirectory(path: string, mode: number): void {
+  try {
+    makeDirectory(path, mode);
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT')) throw error;
+    ensureDirectory(dirname(path), mode);
+    makeDirectory(path, mode);
+  }
 }
 
 /** Makes a new file, 0600 before umask, and writes all of it; a file that could not be written is removed again. */
@@ -129,6 +145,14 @@ export function isOnLocalFileSystem(directory: string): boolean {
 const LOCAL_FILE_SYSTEMS: ReadonlySet<number> = new Set([
   0xef53, 0x58465342, 0x9123683e, 0x01021994, 0x794c7630, 0xf2f52010, 0x2fc12fc1, 0xca451a4e,
 ]);
+
+function makeDirectory(path: string, mode: number): void {
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    if (!hasCode(error, 'EEXIST')) throw error;
+  }
+}
 
 // A container id comes from the environment, where one string has at most 128 KiB (MAX_ARG_STRLEN,
 // linux/binfmts.h); the separator and an ifname follow it.

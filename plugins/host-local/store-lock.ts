@@ -54,7 +54,7 @@ function describeProcess(pid: number): string {
   }
 }
 
-// include/uapi/linux/kdev_t.h keeps the old 8 and 8 bits in place and puts the rest around them (new_decode_dev).
+// makedev(3): glibc keeps the old 8 and 8 bits in place and puts the others around them.
 function major(device: bigint): bigint {
   return ((device >> 8n) & 0xfffn) | ((device >> 32n) & 0xfffff000n);
 }

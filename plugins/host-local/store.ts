@@ -1,6 +1,6 @@
 // The address store of one network: a directory with one file for each address, under a lock held for a whole verb.
 // Called by the verbs of host-local; the files are those of the reference plugins, see docs/store-format.md.
-import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { ownerHash } from '../../shared/cni/attachment.ts';
 import { CniError, hasCode, invalidConfig, quote, storeFailure } from '../../shared/cni/error.ts';
@@ -10,6 +10,7 @@ import { OwnerIndex } from './owner-index.ts';
 import { decodeRecord, encodeRecord, type Holder, isSameHolder, type RecordedHolder } from './record.ts';
 import {
   createFile,
+  ensureDirectory,
   linkFile,
   type Occupancy,
   occupancyOf,
@@ -55,9 +56,7 @@ export function openStore(location: StoreLocation, deadlineMs = LOCK_DEADLINE_MS
   const store = findStore(location, deadlineMs);
   if (store !== undefined) return store;
   const directory = directoryOf(location);
-  attempt(`make the directory ${quote(directory)}`, () =>
-    mkdirSync(directory, { recursive: true, mode: 0o755 }),
-  );
+  attempt(`make the directory ${quote(directory)}`, () => ensureDirectory(directory, 0o755));
   return attempt(
     `open the store ${quote(directory)}`,
     () => new Store(location, lockStore(lockOf(directory), deadlineMs)),
@@ -338,7 +337,7 @@ export class Store implements Disposable {
     const path = join(this.#side, 'draft');
     if (succeeds(() => createFile(path, bytes))) return path;
     const isMade = succeeds(() => {
-      mkdirSync(this.#side, { recursive: true, mode: 0o700 });
+      ensureDirectory(this.#side, 0o700);
       removeFile(path);
       createFile(path, bytes);
     });

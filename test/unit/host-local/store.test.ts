@@ -376,6 +376,15 @@ describe('opening', () => {
     expect(error).toMatchObject({ code: 110, message: expect.stringContaining(`"${directory}"`) });
   });
 
+  it('says what the file system said when the directory cannot be made', () => {
+    const error = catchError(() => openStore({ dataDir: '/proc/nowhere/at/all', network: 'n1' }));
+    expect(error).toMatchObject({
+      code: 110,
+      message: 'Cannot make the directory "/proc/nowhere/at/all/n1"',
+    });
+    expect(String(error.cause)).toContain("mkdir '/proc/nowhere'");
+  });
+
   it('does not follow a lock that is a symbolic link', () => {
     mkdirSync(directory);
     symlinkSync(join(dataDir, 'elsewhere'), join(directory, 'lock'));
