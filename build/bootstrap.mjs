@@ -14,6 +14,7 @@ main(process.argv.slice(2));
 function main(args) {
   expectHost();
   if (!isInstalled()) install();
+  if (projectNodeVersion() === undefined) repairNode();
   const withTools = args[0] === '--tools';
   const command = withTools ? args.slice(1) : args;
   if (withTools) run([join(BIN, 'node'), join(ROOT, 'build/tools.ts')]);
@@ -31,7 +32,7 @@ function isInstalled() {
   const wanted = readPackages('package-lock.json');
   const present = readPackages('node_modules/.package-lock.json');
   if (wanted === undefined) fail('There is no package-lock.json to install from');
-  if (present === undefined || projectNodeVersion() !== wanted[nodePackage()]?.version) return false;
+  if (present === undefined || !existsSync(join(ROOT, nodePackage(), 'bin/node'))) return false;
   return Object.entries(wanted).every(([path, { version, optional }]) => {
     if (path === '' || (optional && present[path] === undefined)) return true;
     return present[path]?.version === version;
@@ -60,12 +61,24 @@ function install() {
   const [program, first] = npm?.endsWith('.js') ? [process.execPath, [npm]] : ['npm', []];
   const options = ['--ignore-scripts', '--include=dev', '--include=optional', '--no-audit', '--no-fund'];
   run([program, ...first, 'ci', ...options]);
+}
+
+// Beside npm's own mistakes, a library may be missing: Node needs one that a small Debian lacks. What we package does
+// not need it (docs/libatomic.md), but this Node does the packaging.
+function repairNode() {
   if (projectNodeVersion() === undefined) linkNode();
-  if (projectNodeVersion() === undefined) {
-    fail(
-      `npm ran, but "${BIN}/node" does not work: is "${nodePackage()}" there, and does this host have libatomic?`,
-    );
-  }
+  if (projectNodeVersion() === undefined && process.getuid() === 0) installLibatomic();
+  if (projectNodeVersion() !== undefined) return;
+  fail(`"${BIN}/node" does not work: is "${nodePackage()}" there, and the Debian package libatomic1 installed?`);
+}
+
+function installLibatomic() {
+  console.log('Installing the Debian package libatomic1 …');
+  const install = ['install', '-y', '-qq', '--no-install-recommends', 'libatomic1'];
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  if (spawnSync('apt-get', install, { env, stdio: 'ignore' }).status === 0) return;
+  spawnSync('apt-get', ['update', '-qq'], { env, stdio: 'inherit' });
+  spawnSync('apt-get', install, { env, stdio: 'inherit' });
 }
 
 // npm leaves the link out when another package claimed the name first.
