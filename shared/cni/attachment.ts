@@ -14,7 +14,12 @@ export interface Attachment {
 export interface Owner {
   readonly ownerHash: string;
   readonly networkHash: string;
+  /** The host link that lives as long as the attachment, undefined when nothing is known of one. */
+  readonly hostLink: string | undefined;
 }
+
+/** The host end of an attachment: ours by its name, another plugin's by the name it has, or not known. */
+export type HostLink = 'own' | 'unknown' | { readonly name: string };
 
 /** 32 hex digits that stand for the attachment: SHA-256 over network, container id and ifname with NUL between. */
 export function ownerHash(attachment: Attachment): string {
@@ -40,22 +45,23 @@ export function hostLinkNameOf(ownerHash: string): string {
 /**
  * `<owner> <network hash>, net: n1, if: eth0, id: c1`: the hashes decide, the words are for people. At most
  * 127 bytes, as NFTNL_UDATA_COMMENT_MAXLEN is 128 with the NUL; printable ASCII without `"` and `\`, because
- * nft prints a comment as it is and can't read such a one back.
+ * nft prints a comment as it is and can't read such a one back. Where the host link is not one of ours, ` via <link>`
+ * stands behind the hashes.
  */
-export function ownerComment(attachment: Attachment): string {
+export function ownerComment(attachment: Attachment, link: HostLink = 'own'): string {
   const { network, containerId, ifname } = attachment;
   const hashes = `${ownerHash(attachment)} ${networkHash(network)}`;
-  const text = `${hashes}, net: ${network}, if: ${ifname}, id: ${containerId}`;
+  const text = `${hashes}${describeLink(link)}, net: ${network}, if: ${ifname}, id: ${containerId}`;
   return text.replace(/[^ -~]|["\\]/gu, '?').slice(0, COMMENT_LIMIT);
 }
 
 /** The owner a comment of ours names; undefined for any other text. */
 export function ownerIn(comment: string): Owner | undefined {
-  const match = /^([0-9a-f]{32}) ([0-9a-f]{16}), net: /.exec(comment);
-  const [, owner, network] = match ?? [];
-  return owner === undefined || network === undefined
-    ? undefined
-    : { ownerHash: owner, networkHash: network };
+  const match = /^([0-9a-f]{32}) ([0-9a-f]{16})(?: via ([^ ,]+))?, net: /.exec(comment);
+  const [, owner, network, via] = match ?? [];
+  if (owner === undefined || network === undefined) return undefined;
+  const hostLink = via === undefined ? hostLinkNameOf(owner) : via === UNKNOWN_LINK ? undefined : via;
+  return { ownerHash: owner, networkHash: network, hostLink };
 }
 
 /** The owner's 32 hex digits in a comment of ours; undefined for any other text. */
@@ -70,6 +76,14 @@ export function networkOf(comment: string): string | undefined {
   return /^[^,]*, net: ([^,]*), if: /.exec(comment)?.[1];
 }
 
+// A name that would break the grammar of the comment is as good as unknown.
+function describeLink(link: HostLink): string {
+  if (link === 'own') return '';
+  const isPlain = link !== 'unknown' && /^[!-+\--[\]-~]{1,15}$/.test(link.name) && !link.name.includes('"');
+  return ` via ${isPlain ? link.name : UNKNOWN_LINK}`;
+}
+
+const UNKNOWN_LINK = '-';
 const OWNER_DIGITS = 32;
 const NETWORK_DIGITS = 16;
 const COMMENT_LIMIT = 127;

@@ -102,6 +102,7 @@ export const NFT_RETURN = -5;
 
 export const NFT_REG_VERDICT = 0;
 export const NFT_REG_1 = 1;
+export const NFT_REG_2 = 2;
 export const NFT_REG32_00 = 8;
 
 export const NFTA_EXPR_NAME = 1;

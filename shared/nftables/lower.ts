@@ -12,6 +12,7 @@ import {
   NFT_META_PROTOCOL,
   NFT_NAT_DNAT,
   NFT_REG_1,
+  NFT_REG_2,
   NFT_REG_VERDICT,
   NFT_REG32_00,
 } from './constants.ts';
@@ -59,6 +60,9 @@ function lowerStatement(program: Program, statement: Statement): void {
       break;
     case 'dnat':
       lowerDnat(program, statement.protocol, statement.target);
+      break;
+    case 'dnat-to':
+      lowerDnatTo(program, statement.address, statement.port);
       break;
     case 'masquerade':
       exprs.push({ kind: 'masq', flags: undefined, protoMin: undefined, protoMax: undefined });
@@ -115,6 +119,22 @@ function lowerDnat(program: Program, protocol: 'ip' | 'ip6', target: MapLookup):
     addrMin: NFT_REG_1,
     addrMax: undefined,
     protoMin: port === undefined ? undefined : registerAt(datatypeFacts(address).length),
+    protoMax: undefined,
+    flags: undefined,
+  });
+}
+
+/** As nft lays it out: the address in register 1, the port in register 2. */
+function lowerDnatTo(program: Program, address: Uint8Array, port: Uint8Array): void {
+  program.exprs.push({ kind: 'immediate', dreg: NFT_REG_1, data: address });
+  program.exprs.push({ kind: 'immediate', dreg: NFT_REG_2, data: port });
+  program.exprs.push({
+    kind: 'nat',
+    type: NFT_NAT_DNAT,
+    family: address.length === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6,
+    addrMin: NFT_REG_1,
+    addrMax: undefined,
+    protoMin: NFT_REG_2,
     protoMax: undefined,
     flags: undefined,
   });

@@ -39,6 +39,7 @@ export type Statement =
   | { readonly kind: 'in'; readonly loads: readonly Load[]; readonly set: string; readonly negated: boolean }
   | { readonly kind: 'vmap'; readonly loads: readonly Load[]; readonly map: string }
   | { readonly kind: 'dnat'; readonly protocol: 'ip' | 'ip6'; readonly target: MapLookup }
+  | { readonly kind: 'dnat-to'; readonly address: Uint8Array; readonly port: Uint8Array }
   | { readonly kind: 'masquerade' }
   | { readonly kind: 'set-mark'; readonly mask: number; readonly xor: number }
   | Verdict;
@@ -253,6 +254,11 @@ function hostOrder32(value: number): Uint8Array {
 /** `dnat ip to … map @map`: rewrites the destination to the address, or address and port, the map holds for the key. */
 export function dnat(protocol: 'ip' | 'ip6', target: MapLookup): Statement {
   return Object.freeze({ kind: 'dnat', protocol, target });
+}
+
+/** `dnat ip to 10.22.0.2:80`: the same with one address and port for all. */
+export function dnatTo(address: Ip, port: number): Statement {
+  return Object.freeze({ kind: 'dnat-to', address: ipToBytes(address), port: portBytes(port) });
 }
 
 /** `masquerade`: rewrites the source to the address of the link the packet leaves by. */

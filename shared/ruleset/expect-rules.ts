@@ -5,7 +5,7 @@ import { decodeExprs } from '../nftables/decode.ts';
 import type { Expr } from '../nftables/exprs/expr.ts';
 import { lowerStatements } from '../nftables/lower.ts';
 import { formatExprs } from '../nftables/mnemonic.ts';
-import type { ChainFact, Nftables } from '../nftables/nftables.ts';
+import type { ChainFact, Nftables, RuleFact } from '../nftables/nftables.ts';
 import type { Chain, Rule } from '../nftables/objects.ts';
 
 /** NF_INET_POST_ROUTING and its kin of linux/netfilter.h, by nft's names. */
@@ -40,14 +40,12 @@ export function expectChain(nft: Nftables, chain: Chain): ChainFact {
 
 /** Throws checkFailed unless the chain holds exactly these rules, naming the first that is missing or different. */
 export function expectRules(nft: Nftables, chain: Chain, rules: readonly Rule[]): void {
-  const found = nft
-    .listRules({ table: chain.table, chain: chain.name })
-    .map(({ program }) => inWords(decodeExprs(program)));
-  const wanted = rules.map(({ statements }) => inWords(lowerStatements(statements, 'inet')));
-  for (const [index, program] of wanted.entries()) {
-    if (found[index] !== program) {
+  const found = nft.listRules({ table: chain.table, chain: chain.name }).map(inWords);
+  const wanted = rules.map(wordsOf);
+  for (const [index, words] of wanted.entries()) {
+    if (found[index] !== words) {
       const instead =
-        found[index] === undefined ? 'is missing' : `is "${found[index]}" instead of "${program}"`;
+        found[index] === undefined ? 'is missing' : `is "${found[index]}" instead of "${words}"`;
       throw checkFailed(
         `Rule ${index + 1} of chain "${chain.name}" of table "inet ${chain.table.name}" ${instead}`,
       );
@@ -61,7 +59,17 @@ export function expectRules(nft: Nftables, chain: Chain, rules: readonly Rule[])
   }
 }
 
+/** A rule of the kernel as `nft --debug=netlink` prints it. */
+export function inWords({ program }: RuleFact): string {
+  return spell(decodeExprs(program));
+}
+
+/** A rule of ours likewise. */
+export function wordsOf({ statements }: Rule): string {
+  return spell(lowerStatements(statements, 'inet'));
+}
+
 /** The kernel answers with flags of 0 where we sent none. */
-function inWords(exprs: readonly Expr[]): string {
+function spell(exprs: readonly Expr[]): string {
   return formatExprs(exprs).join(' ').replaceAll(' 0x0 ]', ' ]');
 }

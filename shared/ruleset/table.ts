@@ -23,7 +23,8 @@ export const FORMAT = 1;
 /** NF_IP_PRI_NAT_SRC of linux/netfilter_ipv4.h, which nft prints as `srcnat`. */
 const PRIORITY_SRCNAT = 100;
 
-const FORMAT_COMMENT = `patchbay format ${FORMAT}`;
+/** On the chain that stands for a part of the table. */
+export const FORMAT_COMMENT = `patchbay format ${FORMAT}`;
 
 export const TABLE: Table = table({ family: 'inet', name: 'patchbay' });
 
@@ -54,7 +55,7 @@ export function postroutingRules(): Rule[] {
  * chain, undefined when there is no such chain.
  */
 export function planTable(found: { readonly comment: string | undefined } | undefined): Command[] {
-  if (found !== undefined && formatIn(found.comment) >= FORMAT) {
+  if (!isOutdated(found)) {
     return [];
   }
   return [
@@ -65,6 +66,11 @@ export function planTable(found: { readonly comment: string | undefined } | unde
     flush(POSTROUTING),
     ...postroutingRules().map(add),
   ];
+}
+
+/** Whether a part of the table is missing, or of an older format, by the chain that stands for it. */
+export function isOutdated(found: { readonly comment: string | undefined } | undefined): boolean {
+  return found === undefined || formatIn(found.comment) < FORMAT;
 }
 
 /** The format a comment tells; 0 for a comment that is not ours: whoever made that chain, its rules are replaced. */

@@ -1,0 +1,396 @@
+// Published ports as map elements: one per mapping under constant rules, one per address for the way back.
+// Called by portmap. Everything of an attachment is found by the owner in its comments.
+import {
+  type Attachment,
+  type HostLink,
+  type Owner,
+  ownerComment,
+  ownerHash,
+  ownerHashIn,
+  ownerIn,
+} from '../cni/attachment.ts';
+import { checkFailed, portConflict } from '../cni/error.ts';
+import {
+  type Cidr,
+  type Family,
+  formatCidr,
+  formatIp,
+  type Ip,
+  ipFromBytes,
+  ipToBytes,
+  networkOf,
+} from '../ip/cidr.ts';
+import { type Protocol, portBytes, protocolBytes, splitConcatenation } from '../nftables/datatypes.ts';
+import type { ElementFact, Nftables, RuleFact } from '../nftables/nftables.ts';
+import {
+  add,
+  type Chain,
+  type Command,
+  delete_,
+  type Element,
+  element,
+  type Rule,
+  rule,
+} from '../nftables/objects.ts';
+import { dnatTo, ip, ip6, jump, l4proto, type Statement, th } from '../nftables/statements.ts';
+import { commitGuarded } from './commit.ts';
+import { expectChain, expectRules, inWords, wordsOf } from './expect-rules.ts';
+import {
+  CONDITIONAL,
+  HAIRPIN,
+  HOSTIPPORTS,
+  HOSTPORTS,
+  hairpinAllChain,
+  hairpinChain,
+  hostportsRules,
+  PREROUTING,
+  planHostportsTable,
+} from './hostports-table.ts';
+import { FORMAT, formatIn } from './table.ts';
+
+/** A port of this host that leads to a port of a container. */
+export interface PublishedPort {
+  readonly protocol: Protocol;
+  /** One local address; undefined for all of the target's family. */
+  readonly hostIp: Ip | undefined;
+  readonly hostPort: number;
+  readonly target: Ip;
+  readonly targetPort: number;
+}
+
+/** All that an attachment publishes. */
+export interface PortsWish {
+  readonly attachment: Attachment;
+  readonly link: HostLink;
+  readonly ports: readonly PublishedPort[];
+  /** Container addresses, and whose redirected packets to them get the host's address. */
+  readonly hairpins: readonly { readonly address: Cidr; readonly from: 'subnet' | 'anywhere' }[];
+  /** What a packet must match besides; empty for most. */
+  readonly conditions: Readonly<Record<Family, readonly Statement[]>>;
+}
+
+/** A published port as the kernel has it, with what deletes it. */
+export interface HeldPort extends PublishedPort {
+  readonly owner: Owner | undefined;
+  readonly comment: string;
+  readonly element: ElementFact;
+}
+
+/**
+ * Publishes the ports, in one batch for both families. What the same owner published before is replaced; so is what
+ * leads to an address this attachment was just leased, and what a dead owner holds: those are returned, one line each.
+ * Throws portConflict naming port and holder when a living owner has one of them.
+ */
+export function addHostports(nft: Nftables, wish: PortsWish, isAlive: (owner: Owner) => boolean): string[] {
+  let replaced: string[] = [];
+  commitGuarded(nft, () => {
+    const base = nft.findChain(PREROUTING);
+    const held = base === undefined ? [] : listHostports(nft);
+    const removals = planReplacements(wish, held, isAlive);
+    replaced = removals.map(({ port, why }) => `Removed ${describePort(port)} of "${port.comment}": ${why}`);
+    return [
+      ...planHostportsTable(base),
+      ...planHairpins(nft, wish),
+      ...planConditionalRemoval(nft, (owner) => owner.ownerHash === ownerHash(wish.attachment)),
+      ...planPorts(
+        wish,
+        held,
+        removals.map(({ port }) => port),
+      ),
+    ];
+  });
+  return replaced;
+}
+
+/** What everybody publishes. Reads four maps. */
+export function listHostports(nft: Nftables): HeldPort[] {
+  return ([4, 6] as const).flatMap((family) => [
+    ...nft.listElements(HOSTPORTS[family]).flatMap((found) => decodePort(found, family, 'any') ?? []),
+    ...nft.listElements(HOSTIPPORTS[family]).flatMap((found) => decodePort(found, family, 'one') ?? []),
+  ]);
+}
+
+/** Commands that delete all that owners picked by `isDoomed` publish: elements, hairpins, rules with conditions. */
+export function planHostportsRemoval(
+  nft: Nftables,
+  held: readonly HeldPort[],
+  isDoomed: (owner: Owner) => boolean,
+): Command[] {
+  const isOf = ({ comment }: { readonly comment: string | undefined }) => {
+    const owner = ownerIn(comment ?? '');
+    return owner !== undefined && isDoomed(owner);
+  };
+  const hairpins = [HAIRPIN[4], HAIRPIN[6]].flatMap((map) => nft.listElements(map)).filter(isOf);
+  return [
+    ...held.filter(isOf).map((port) => delete_(port.element)),
+    ...hairpins.map(delete_),
+    ...planConditionalRemoval(nft, isDoomed),
+  ];
+}
+
+/**
+ * Throws checkFailed unless hooks, rules and each mapping are as ADD left them, naming the first that is missing or
+ * different.
+ */
+export function expectHostports(nft: Nftables, wish: PortsWish): void {
+  const base = expectChain(nft, PREROUTING);
+  if (formatIn(base.comment) <= FORMAT) {
+    for (const [chain, rules] of hostportsRules()) {
+      expectChain(nft, chain);
+      if (chain !== CONDITIONAL) {
+        expectRules(nft, chain, rules);
+      }
+    }
+  }
+  const { plain, conditional } = wishedPorts(wish);
+  for (const { port, element } of plain) {
+    expectElement(nft, element, describePort(port));
+  }
+  expectConditional(nft, conditional);
+  for (const { element, chain, rules } of wishedHairpins(wish)) {
+    expectElement(nft, element, `The hairpin of address "${formatIp(ipFromBytes(element.key))}"`);
+    expectChain(nft, chain);
+    expectRules(nft, chain, rules);
+  }
+}
+
+/** `tcp port 8080` or `tcp port 8080 of 192.0.2.7`, as messages name a published port. */
+export function describePort({ protocol, hostIp, hostPort, target }: PublishedPort): string {
+  const where = hostIp === undefined ? ` (IPv${target.family})` : ` of ${formatIp(hostIp)}`;
+  return `${protocol} port ${hostPort}${where}`;
+}
+
+interface Replacement {
+  readonly port: HeldPort;
+  readonly why: string;
+}
+
+/** Which ports of others go, and why; throws when one that is in the way has to stay. */
+function planReplacements(
+  wish: PortsWish,
+  held: readonly HeldPort[],
+  isAlive: (owner: Owner) => boolean,
+): Replacement[] {
+  const own = ownerHash(wish.attachment);
+  const addresses = new Set(wish.hairpins.map(({ address }) => formatIp(address.ip)));
+  const leased = new Set([...addresses, ...wish.ports.map(({ target }) => formatIp(target))]);
+  const hasConditions = { 4: wish.conditions[4].length > 0, 6: wish.conditions[6].length > 0 };
+  return held.flatMap((port): Replacement[] => {
+    if (port.owner?.ownerHash === own) {
+      return [];
+    }
+    if (leased.has(formatIp(port.target))) {
+      return [{ port, why: `its address ${formatIp(port.target)} was leased anew` }];
+    }
+    const wanted = wish.ports.find(
+      (candidate) => !hasConditions[candidate.target.family] && overlaps(candidate, port),
+    );
+    if (wanted === undefined) {
+      return [];
+    }
+    if (port.owner === undefined || isAlive(port.owner)) {
+      throw portConflict(
+        `Cannot publish ${describePort(wanted)}: ${describePort(port)} belongs to "${describeHolder(port)}"; choose another host port or remove that container`,
+      );
+    }
+    return [{ port, why: 'the host link of its container is gone' }];
+  });
+}
+
+/** Same family, protocol and port, and the same address or one of them for all addresses. */
+function overlaps(one: PublishedPort, other: PublishedPort): boolean {
+  const isSamePort = one.protocol === other.protocol && one.hostPort === other.hostPort;
+  const isSameFamily = one.target.family === other.target.family;
+  const isAny = one.hostIp === undefined || other.hostIp === undefined;
+  return isSamePort && isSameFamily && (isAny || one.hostIp.value === other.hostIp.value);
+}
+
+/** The words of the comment without the hashes: `net: n1, if: eth0, id: c1`. */
+function describeHolder({ comment }: HeldPort): string {
+  const words = comment.indexOf('net: ');
+  return words < 0 ? comment : comment.slice(words);
+}
+
+/** Old elements of this owner and of those replaced go, wished ones come; what is there already and right stays. */
+function planPorts(wish: PortsWish, held: readonly HeldPort[], replaced: readonly HeldPort[]): Command[] {
+  const own = ownerHash(wish.attachment);
+  const { plain, conditional } = wishedPorts(wish);
+  const mine = held.filter(({ owner }) => owner?.ownerHash === own);
+  const kept = plain.filter(({ element }) => mine.some((port) => isSameElement(port.element, element)));
+  const stale = mine.filter((port) => !kept.some(({ element }) => isSameElement(port.element, element)));
+  return [
+    ...[...replaced, ...stale].map((port) => delete_(port.element)),
+    ...plain.filter((wished) => !kept.includes(wished)).map(({ element }) => add(element)),
+    ...conditional.map(add),
+  ];
+}
+
+function isSameElement(found: ElementFact, wished: Element): boolean {
+  return (
+    found.set.name === wished.set.name &&
+    found.comment === wished.comment &&
+    Buffer.compare(found.key, wished.key) === 0 &&
+    isSameData(found.data, wished.data)
+  );
+}
+
+function isSameData(found: ElementFact['data'], wished: Element['data']): boolean {
+  if (found instanceof Uint8Array && wished instanceof Uint8Array) {
+    return Buffer.compare(found, wished) === 0;
+  }
+  return targetOf(found) !== undefined && targetOf(found) === targetOf(wished);
+}
+
+function targetOf(data: Element['data']): string | undefined {
+  return data !== undefined && !(data instanceof Uint8Array) ? data.chain : undefined;
+}
+
+interface WishedPorts {
+  readonly plain: readonly { readonly port: PublishedPort; readonly element: Element }[];
+  /** For families with conditions: a rule of their own, for a map cannot tell one packet from another. */
+  readonly conditional: readonly Rule[];
+}
+
+function wishedPorts({ attachment, link, ports, conditions }: PortsWish): WishedPorts {
+  const comment = ownerComment(attachment, link);
+  const isPlain = ({ target }: PublishedPort) => conditions[target.family].length === 0;
+  return {
+    plain: ports.filter(isPlain).map((port) => ({ port, element: portElement(port, comment) })),
+    conditional: ports
+      .filter((port) => !isPlain(port))
+      .map((port) => conditionalRule(port, conditions[port.target.family], comment)),
+  };
+}
+
+function portElement(
+  { protocol, hostIp, hostPort, target, targetPort }: PublishedPort,
+  comment: string,
+): Element {
+  const key = [protocolBytes(protocol), portBytes(hostPort)];
+  const data = [ipToBytes(target), portBytes(targetPort)];
+  return hostIp === undefined
+    ? element({ map: HOSTPORTS[target.family], key, data, comment })
+    : element({ map: HOSTIPPORTS[target.family], key: [ipToBytes(hostIp), ...key], data, comment });
+}
+
+function conditionalRule(port: PublishedPort, conditions: readonly Statement[], comment: string): Rule {
+  const daddr = port.target.family === 4 ? ip.daddr : ip6.daddr;
+  const statements = [
+    ...conditions,
+    ...(port.hostIp === undefined ? [] : [daddr.is(port.hostIp)]),
+    l4proto.is(port.protocol),
+    th.dport.is(port.hostPort),
+    dnatTo(port.target, port.targetPort),
+  ];
+  return rule({ chain: CONDITIONAL, statements, comment });
+}
+
+function planConditionalRemoval(nft: Nftables, isDoomed: (owner: Owner) => boolean): Command[] {
+  return listConditional(nft)
+    .filter(({ comment }) => {
+      const owner = ownerIn(comment ?? '');
+      return owner !== undefined && isDoomed(owner);
+    })
+    .map(delete_);
+}
+
+function listConditional(nft: Nftables): RuleFact[] {
+  return nft.listRules({ table: CONDITIONAL.table, chain: CONDITIONAL.name });
+}
+
+interface WishedHairpin {
+  readonly element: Element;
+  readonly chain: Chain;
+  readonly rules: readonly Rule[];
+}
+
+function wishedHairpins({ attachment, link, hairpins }: PortsWish): WishedHairpin[] {
+  const comment = ownerComment(attachment, link);
+  return hairpins.map(({ address, from }) => {
+    const subnet = networkOf(address);
+    const { family } = address.ip;
+    const name = `hairpin${family}-${formatCidr(subnet).replaceAll(':', '-')}`;
+    const target = from === 'anywhere' ? hairpinAllChain() : hairpinChain(subnet, name);
+    const key = [ipToBytes(address.ip)];
+    return { ...target, element: element({ map: HAIRPIN[family], key, data: jump(target.chain), comment }) };
+  });
+}
+
+/** The chain where it is missing, and the element in the place of whatever is there under the leased address. */
+function planHairpins(nft: Nftables, wish: PortsWish): Command[] {
+  return wishedHairpins(wish).flatMap(({ element, chain, rules }) => {
+    const makeChain = nft.findChain(chain) === undefined ? [add(chain), ...rules.map(add)] : [];
+    const found = nft.findElement(element.set, element.key);
+    if (found !== undefined && isSameElement(found, element)) {
+      return makeChain;
+    }
+    return [...makeChain, ...(found === undefined ? [] : [delete_(found)]), add(element)];
+  });
+}
+
+/** Undefined for an element that cannot be ours: another length, or a protocol we do not publish. */
+function decodePort(found: ElementFact, family: Family, scope: 'any' | 'one'): HeldPort | undefined {
+  const maps = scope === 'any' ? HOSTPORTS : HOSTIPPORTS;
+  const key = splitConcatenation(maps[family].key, found.key);
+  const fields = maps[family].data;
+  if (key === undefined || fields === 'verdict' || !(found.data instanceof Uint8Array)) {
+    return undefined;
+  }
+  const [target, targetPort] = splitConcatenation(fields, found.data) ?? [];
+  const [protocol, hostPort] = scope === 'any' ? key : key.slice(1);
+  const name = PROTOCOLS.find((candidate) => protocolBytes(candidate)[0] === protocol?.[0]);
+  if (name === undefined || hostPort === undefined || target === undefined || targetPort === undefined) {
+    return undefined;
+  }
+  return {
+    protocol: name,
+    hostIp: scope === 'any' || key[0] === undefined ? undefined : ipFromBytes(key[0]),
+    hostPort: portIn(hostPort),
+    target: ipFromBytes(target),
+    targetPort: portIn(targetPort),
+    owner: ownerIn(found.comment ?? ''),
+    comment: found.comment ?? 'nobody',
+    element: found,
+  };
+}
+
+const PROTOCOLS: readonly Protocol[] = ['tcp', 'udp', 'sctp'];
+
+function portIn(bytes: Uint8Array): number {
+  return ((bytes[0] ?? 0) << 8) | (bytes[1] ?? 0);
+}
+
+function expectElement(nft: Nftables, wished: Element, what: string): void {
+  const found = nft.findElement(wished.set, wished.key);
+  const where = `in map "${wished.set.name}" of table "inet patchbay"`;
+  if (found === undefined) {
+    throw checkFailed(`${capitalize(what)} is not ${where}`);
+  }
+  if (ownerHashIn(found.comment ?? '') !== ownerHashIn(wished.comment ?? '')) {
+    throw checkFailed(`${capitalize(what)} ${where} belongs to "${found.comment ?? 'nobody'}"`);
+  }
+  if (!isSameData(found.data, wished.data)) {
+    throw checkFailed(`${capitalize(what)} ${where} leads elsewhere than ADD left it`);
+  }
+}
+
+function expectConditional(nft: Nftables, wished: readonly Rule[]): void {
+  if (wished.length === 0) {
+    return;
+  }
+  const found = listConditional(nft).map((fact) => ({
+    owner: ownerHashIn(fact.comment ?? ''),
+    words: inWords(fact),
+  }));
+  for (const rule of wished) {
+    const owner = ownerHashIn(rule.comment ?? '');
+    const words = wordsOf(rule);
+    if (!found.some((fact) => fact.owner === owner && fact.words === words)) {
+      throw checkFailed(`Chain "${CONDITIONAL.name}" of table "inet patchbay" lacks the rule "${words}"`);
+    }
+  }
+}
+
+function capitalize(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
