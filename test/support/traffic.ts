@@ -31,7 +31,7 @@ export async function addOutside(host: PrivateHost): Promise<Sandbox> {
   const outside = await host.addSandbox('outside');
   await outside.shell('echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad');
   await host.shell(`
-    ip link add uplink type veth peer name eth0 netns outside
+    ip link add uplink index 1000 type veth peer name eth0 netns outside
     ip addr add ${OUTSIDE.host4}/24 dev uplink
     ip addr add ${OUTSIDE.host6}/64 dev uplink nodad
     ip link set uplink up
