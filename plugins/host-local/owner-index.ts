@@ -39,7 +39,7 @@ export class OwnerIndex {
   find(key: string): string[] | undefined {
     if (!this.#isTrue) return undefined;
     try {
-      return readNote(join(this.#owners, key))?.split(',') ?? [];
+      return readNote(`${this.#owners}/${key}`)?.split(',') ?? [];
     } catch {
       this.distrust();
       return undefined;
@@ -76,10 +76,10 @@ export class OwnerIndex {
       // The old stamp may match a directory put back from a backup; half a rebuilt index must not meet it.
       removeFile(this.#stamp);
       const found = new Set(readdirSync(this.#owners));
-      for (const key of found) if (!entries.has(key)) removeFile(join(this.#owners, key));
+      for (const key of found) if (!entries.has(key)) removeFile(`${this.#owners}/${key}`);
       for (const [key, names] of entries) {
         const text = names.join(',');
-        if (!found.has(key) || readNote(join(this.#owners, key)) !== text) this.#write(key, names);
+        if (!found.has(key) || readNote(`${this.#owners}/${key}`) !== text) this.#write(key, names);
       }
       this.#isTrue = true;
     } catch {
@@ -104,7 +104,7 @@ export class OwnerIndex {
   }
 
   #write(key: string, names: readonly string[]): void {
-    const path = join(this.#owners, key);
+    const path = `${this.#owners}/${key}`;
     if (names.length === 0) removeFile(path);
     else writeNote(path, names.join(','));
   }

@@ -19,16 +19,13 @@ export function encodeRecord(holder: Holder): Buffer {
 }
 
 /**
- * The holder a file's bytes name, or undefined when they name nobody: empty, cut after CR or CR LF, zeros where a
- * power cut took the data. A file cut inside the container id can't be told from a very old one, and is read as such.
+ * The holder a file's text names, or undefined when it names nobody: empty, cut after CR or CR LF, zeros where a power
+ * cut took the data. A file cut inside the container id can't be told from a very old one, and is read as such.
  */
-export function decodeRecord(bytes: Uint8Array): RecordedHolder | undefined {
-  const raw = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
-  if (/^\S+\r\n?$/.test(raw)) return undefined;
-  const [containerId = '', ...rest] = raw.trim().split(SEPARATOR);
-  if (!CONTAINER_ID.test(containerId) || rest.length > 1) return undefined;
-  const [ifname] = rest;
-  return ifname === undefined || IFNAME.test(ifname) ? { containerId, ifname } : undefined;
+export function decodeRecord(text: string): RecordedHolder | undefined {
+  const [, containerId, ifname] = RECORD.exec(text) ?? [];
+  if (containerId === undefined || (ifname === undefined && /\r\n?$/.test(text))) return undefined;
+  return { containerId, ifname };
 }
 
 /** Whether two records, or a record and who asks, name the same holder. */
@@ -38,8 +35,6 @@ export function isSameHolder(a: RecordedHolder, b: RecordedHolder): boolean {
 
 const SEPARATOR = '\r\n';
 
-// CNI SPEC, section 2 "CNI_CONTAINERID".
-const CONTAINER_ID = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
-
-// dev_valid_name() in net/core/dev.c; the length counts bytes there, and a longer name can't have been written.
-const IFNAME = /^[^\s/:\0]{1,15}$/;
+// With white space around it, which the reference trims. The container id is that of CNI SPEC, section 2; the ifname
+// that of dev_valid_name() in net/core/dev.c, where the length counts bytes, and a longer name can't have been written.
+const RECORD = /^\s*([a-zA-Z0-9][a-zA-Z0-9_.-]*)(?:\r\n([^\s/:\0]{1,15}))?\s*$/;

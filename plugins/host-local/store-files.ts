@@ -3,13 +3,12 @@
 import {
   closeSync,
   constants,
-  fstatSync,
   linkSync,
   lstatSync,
   mkdirSync,
   openSync,
+  readFileSync,
   readlinkSync,
-  readSync,
   renameSync,
   statfsSync,
   symlinkSync,
@@ -19,30 +18,25 @@ import {
 import { dirname } from 'node:path';
 import { hasCode } from '../../shared/cni/error.ts';
 
-/** A file's bytes, or why there are none: it is not there, or it is nothing a store holds. */
-export type Content = Uint8Array | 'absent' | 'foreign';
+/** A file's text, or that there is none: it is not there, or it is nothing a store holds. */
+export type Content = { readonly text: string } | 'absent' | 'foreign';
 
 /** What stands under an address's name: nothing, a file without a byte, or anything else. */
 export type Occupancy = 'free' | 'empty' | 'taken';
 
-/** The whole file; `foreign` for whatever is no regular file or longer than a record. Throws on other refusals. */
+/**
+ * The whole file; `foreign` for whatever is no regular file or longer than a record. Throws on other refusals. Two calls
+ * of Node, for opening, reading and closing by hand are three more, and a scan does them for every address.
+ */
 export function readContent(path: string): Content {
-  let fd: number;
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return 'absent';
+  if (!stat.isFile() || stat.size > LONGEST_RECORD) return 'foreign';
   try {
-    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    return { text: readFileSync(path, { encoding: 'utf8', flag: READ_NOTHING_ELSE }) };
   } catch (error) {
     if (hasCode(error, 'ENOENT')) return 'absent';
-    // A symbolic link, a socket, a device without a driver.
-    if (hasCode(error, 'ELOOP') || hasCode(error, 'ENXIO') || hasCode(error, 'ENODEV')) return 'foreign';
     throw error;
-  }
-  try {
-    const stat = fstatSync(fd);
-    if (!stat.isFile() || stat.size > LONGEST_RECORD) return 'foreign';
-    const bytes = Buffer.allocUnsafe(stat.size);
-    return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, 0));
-  } finally {
-    closeSync(fd);
   }
 }
 
@@ -153,6 +147,9 @@ function makeDirectory(path: string, mode: number): void {
     if (!hasCode(error, 'EEXIST')) throw error;
   }
 }
+
+// Neither a link nor a FIFO that came into the place of the file since we looked at it.
+const READ_NOTHING_ELSE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 // A container id comes from the environment, where one string has at most 128 KiB (MAX_ARG_STRLEN,
 // linux/binfmts.h); the separator and an ifname follow it.

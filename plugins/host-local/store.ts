@@ -87,7 +87,7 @@ export function directoryOf(location: StoreLocation): string {
 
 /** The address an address file is named after; undefined for `lock`, pointer files and any other name. */
 export function addressNamed(name: string): Ip | undefined {
-  if (!/^[0-9a-f.:]+$/.test(name)) return undefined;
+  if (!MAYBE_ADDRESS.test(name)) return undefined;
   try {
     const ip = parseIp(name);
     return formatIp(ip) === name ? ip : undefined;
@@ -117,8 +117,9 @@ export class Store implements Disposable {
   readonly #side: string;
   readonly #lock: Disposable;
   readonly #index: OwnerIndex;
-  #contents: Map<string, StoredAddress> | undefined;
+  #contents: Map<string, StoredAddress['holder']> | undefined;
   #names: Set<string> | undefined;
+  #hashes: ReadonlyMap<string, readonly Ip[]> | undefined;
 
   constructor(location: StoreLocation, lock: Disposable) {
     this.directory = directoryOf(location);
@@ -140,27 +141,23 @@ export class Store implements Disposable {
     const own = this.#findIndexed(holder);
     const legacy = this.#findIndexed(anyIfname);
     if (own !== undefined && legacy !== undefined) return { own, legacy };
-    const held = this.list().filter(isHeld);
-    return {
-      own: held.filter((address) => isSameHolder(address.holder, holder)),
-      legacy: held.filter((address) => isSameHolder(address.holder, anyIfname)),
-    };
+    return { own: this.#findScanned(holder), legacy: this.#findScanned(anyIfname) };
   }
 
-  /** The addresses of the attachment with this owner hash (shared/cni/attachment.ts). */
-  listOf(key: string): Ip[] {
-    const names = this.#index.find(key);
-    if (names !== undefined) return names.flatMap((name) => addressNamed(name) ?? []);
-    return this.list()
-      .filter(isHeld)
-      .filter(({ holder }) => this.#keyOf(holder) === key)
-      .map(({ ip }) => ip);
+  /** The addresses of the attachment with this owner hash (shared/cni/attachment.ts). Reads all address files. */
+  listOf(hash: string): readonly Ip[] {
+    this.#hashes ??= this.#hashHolders();
+    return this.#hashes.get(hash) ?? [];
   }
 
   /** Every address file. Reads all of them, once. */
   list(): StoredAddress[] {
-    this.#contents ??= this.#scan();
-    return [...this.#contents.values()];
+    const stored: StoredAddress[] = [];
+    for (const [name, holder] of this.#scan()) {
+      const ip = addressNamed(name);
+      if (ip !== undefined) stored.push({ ip, holder });
+    }
+    return stored;
   }
 
   /** The names in the directory: one call for all of them, where `occupancyOf` makes one for each. */
@@ -177,7 +174,8 @@ export class Store implements Disposable {
 
   /** What the file of the address says; undefined when there is none. */
   find(ip: Ip): StoredAddress | undefined {
-    return this.#read(formatIp(ip), ip);
+    const holder = this.#read(formatIp(ip));
+    return holder === undefined ? undefined : { ip, holder };
   }
 
   /** Makes the address the holder's; false when a file of its name exists. */
@@ -185,8 +183,9 @@ export class Store implements Disposable {
     const path = this.#pathOf(ip);
     if (!attempt(`write ${quote(path)}`, () => this.#createRecord(path, encodeRecord(holder)))) return false;
     const name = formatIp(ip);
-    this.#contents?.set(name, { ip, holder });
+    this.#contents?.set(name, holder);
     this.#names?.add(name);
+    this.#hashes = undefined;
     this.#index.update(this.#keyOf(holder), (names) => [...names, name]);
     return true;
   }
@@ -198,6 +197,7 @@ export class Store implements Disposable {
     const name = formatIp(ip);
     this.#contents?.delete(name);
     this.#names?.delete(name);
+    this.#hashes = undefined;
     if (typeof holder === 'string') this.#index.touch();
     else this.#index.update(this.#keyOf(holder), (names) => names.filter((other) => other !== name));
   }
@@ -206,9 +206,7 @@ export class Store implements Disposable {
   findLastReserved(set: number): Ip | undefined {
     try {
       const content = readContent(this.#pointerOf(set));
-      return typeof content === 'string'
-        ? undefined
-        : parseIp(Buffer.from(content).toString('latin1').trim());
+      return typeof content === 'string' ? undefined : parseIp(content.text.trim());
     } catch {
       return undefined;
     }
@@ -245,51 +243,63 @@ export class Store implements Disposable {
     return join(this.directory, `last_reserved_ip.${set}`);
   }
 
-  // No interface has an empty name, so the records without one have keys of their own.
+  // Readable, and cheaper than a hash: a scan makes one for every address. "@" is in no container id, so the key says
+  // where the ifname begins, and no interface has an empty name, so records without one have keys of their own.
   #keyOf({ containerId, ifname = '' }: RecordedHolder): string {
-    return ownerHash({ network: this.network, containerId, ifname });
+    const key = `${containerId}@${ifname}`;
+    return key.length <= LONGEST_KEY ? key : ownerHash({ network: this.network, containerId, ifname });
   }
 
   // Undefined when the index can't be believed; a hit that its file does not confirm is such a case.
   #findIndexed(holder: RecordedHolder): HeldAddress[] | undefined {
     const held: HeldAddress[] = [];
     for (const name of this.#index.find(this.#keyOf(holder)) ?? []) {
-      const ip = addressNamed(name);
-      const stored = ip === undefined ? undefined : this.#read(name, ip);
-      if (stored === undefined || !isHeld(stored) || !isSameHolder(stored.holder, holder)) {
+      const recorded = this.#read(name);
+      if (recorded === undefined || typeof recorded === 'string' || !isSameHolder(recorded, holder)) {
         this.#index.distrust();
         break;
       }
-      held.push(stored);
+      const ip = addressNamed(name);
+      if (ip !== undefined) held.push({ ip, holder: recorded });
     }
     return this.#index.isTrue() ? held : undefined;
   }
 
-  #scan(): Map<string, StoredAddress> {
-    const contents = new Map<string, StoredAddress>();
-    for (const name of this.listNames()) {
-      const ip = addressNamed(name);
-      const stored = ip === undefined ? undefined : this.#read(name, ip);
-      if (stored !== undefined) contents.set(name, stored);
+  #findScanned(holder: RecordedHolder): HeldAddress[] {
+    const held: HeldAddress[] = [];
+    for (const [name, recorded] of this.#scan()) {
+      const ip =
+        typeof recorded !== 'string' && isSameHolder(recorded, holder) ? addressNamed(name) : undefined;
+      if (ip !== undefined) held.push({ ip, holder });
     }
-    if (!this.#index.isTrue()) this.#index.rebuild(this.#keyed(contents));
-    return contents;
+    return held;
   }
 
-  #read(name: string, ip: Ip): StoredAddress | undefined {
+  #scan(): ReadonlyMap<string, StoredAddress['holder']> {
+    if (this.#contents !== undefined) return this.#contents;
+    this.#contents = new Map();
+    for (const name of this.listNames()) {
+      const holder = MAYBE_ADDRESS.test(name) ? this.#read(name) : undefined;
+      if (holder !== undefined) this.#contents.set(name, holder);
+    }
+    if (!this.#index.isTrue()) this.#index.rebuild(this.#keyed(this.#contents));
+    return this.#contents;
+  }
+
+  #read(name: string): StoredAddress['holder'] | undefined {
     try {
-      const content = readContent(join(this.directory, name));
+      const content = readContent(`${this.directory}/${name}`);
       if (content === 'absent') return undefined;
-      return { ip, holder: content === 'foreign' ? content : (decodeRecord(content) ?? 'nobody') };
+      return content === 'foreign' ? content : (decodeRecord(content.text) ?? 'nobody');
     } catch {
       // A bad block under one address must not keep the others from being found.
-      return { ip, holder: 'foreign' };
+      return 'foreign';
     }
   }
 
-  #keyed(contents: ReadonlyMap<string, StoredAddress>): Map<string, string[]> {
+  #keyed(contents: ReadonlyMap<string, StoredAddress['holder']>): Map<string, string[]> {
     const entries = new Map<string, string[]>();
-    for (const [name, { holder }] of contents) {
+    for (const [name, holder] of contents) {
       if (typeof holder === 'string') continue;
       const key = this.#keyOf(holder);
       const names = entries.get(key);
@@ -297,6 +307,16 @@ export class Store implements Disposable {
       else names.push(name);
     }
     return entries;
+  }
+
+  #hashHolders(): Map<string, Ip[]> {
+    const hashes = new Map<string, Ip[]>();
+    for (const { ip, holder } of this.list().filter(isHeld)) {
+      const { containerId, ifname = '' } = holder;
+      const hash = ownerHash({ network: this.network, containerId, ifname });
+      hashes.set(hash, [...(hashes.get(hash) ?? []), ip]);
+    }
+    return hashes;
   }
 
   /**
@@ -346,6 +366,12 @@ export class Store implements Disposable {
 }
 
 const BOOT_ID = 'user.patchbay.boot';
+
+// A first look, for there may be many names; addressNamed says the rest.
+const MAYBE_ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*$/;
+
+// NAME_MAX is 255 bytes; an ifname has 15 at most, in up to as many characters.
+const LONGEST_KEY = 200;
 
 // CNI SPEC, section 1 "Network configuration format".
 const NETWORK_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;

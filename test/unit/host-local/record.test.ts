@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { decodeRecord, encodeRecord, isSameHolder } from '../../../plugins/host-local/record.ts';
 
 function decode(text: string) {
-  return decodeRecord(Buffer.from(text, 'latin1'));
+  return decodeRecord(Buffer.from(text, 'latin1').toString('utf8'));
 }
 
 describe('an address file', () => {
@@ -13,7 +13,7 @@ describe('an address file', () => {
 
   it('is read back', () => {
     const holder = { containerId: '0f-3_a.b', ifname: 'wlan0.7@' };
-    expect(decodeRecord(encodeRecord(holder))).toEqual(holder);
+    expect(decodeRecord(encodeRecord(holder).toString('utf8'))).toEqual(holder);
   });
 
   it('may have white space around it, which the reference trims', () => {
