@@ -140,9 +140,17 @@ class Connection implements NetlinkConnection {
     const refusals: (Refusal & { index: number })[] = [];
     const acknowledged: number[] = [];
     const replies: NetlinkMessage[] = [];
+    let overrun: NetlinkError | undefined;
     for (;;) {
-      const datagram = this.#transport(operation, () => this.#socket.receiveIfReady());
-      if (datagram === undefined) return { refusals, acknowledged, replies };
+      let datagram: Uint8Array | undefined;
+      try {
+        datagram = this.#transport(operation, () => this.#socket.receiveIfReady());
+      } catch (error) {
+        if (!(error instanceof NetlinkError) || error.errno !== ENOBUFS || overrun !== undefined) throw error;
+        overrun = error;
+        continue;
+      }
+      if (datagram === undefined) break;
       for (const message of this.#accept(operation, datagram)) {
         if (message.sequence < first) continue;
         const index = message.sequence < first + count ? message.sequence - first : -1;
@@ -155,6 +163,9 @@ class Connection implements NetlinkConnection {
         else refusals.push({ ...refusal, index });
       }
     }
+    // Only thousands of refusals fill the buffer; the kernel drops the last ones, so the first is still told.
+    if (overrun !== undefined && refusals.length === 0) throw overrun;
+    return { refusals, acknowledged, replies };
   }
 
   /** One attempt at a dump; `undefined` when it must be asked for again. */

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { SystemError } from '../../../shared/linux/system-error.ts';
 import { readAttributes } from '../../../shared/netlink/attributes.ts';
 import { connectNetlink } from '../../../shared/netlink/connection.ts';
 import { type NetlinkMessage, NLM_F_ACK } from '../../../shared/netlink/message.ts';
@@ -31,6 +32,7 @@ import * as ruleset from '../../fixtures/nftables/rules.ts';
 import { type Answer, ack, type FakeKernel, fakeKernel } from '../../support/fake-kernel.ts';
 
 const ENOENT = 2;
+const ENOBUFS = 105;
 const ERESTART = 85;
 const { MASQUERADE4, OTHER, TABLE } = ruleset;
 
@@ -119,6 +121,25 @@ describe('a commit', () => {
       (request) => (request.type === messageType(NFT_MSG_NEWCHAIN) ? [ack(request, ENOENT)] : []),
     );
     expect(error?.operation).toBe('add chain "first" of table "inet patchbay"');
+  });
+});
+
+describe('so many refusals that the kernel drops some', () => {
+  const lost = new SystemError('receive', ENOBUFS);
+
+  test('leave the first to be told', () => {
+    const { error } = commit([add(TABLE), add(OTHER)], (request) =>
+      request.type === messageType(NFT_MSG_NEWTABLE) ? [lost, ack(request, ENOENT)] : [],
+    );
+    expect(error).toMatchObject({ operation: 'add table "inet patchbay"', code: 'ENOENT' });
+  });
+
+  test('are a failure even when none is left', () => {
+    const { error } = commit([add(TABLE)], (request) => [
+      ...accepting(request),
+      ...(request.type === NFNL_MSG_BATCH_END ? [lost] : []),
+    ]);
+    expect(error?.code).toBe('ENOBUFS');
   });
 });
 

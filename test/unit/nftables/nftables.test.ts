@@ -174,6 +174,45 @@ describe('a list', () => {
   });
 });
 
+describe('a list in several datagrams', () => {
+  const [first, second] = ruleset.ELEMENTS.slice(0, 2).map(({ node }) => add(node));
+  if (first === undefined || second === undefined) throw new Error('No elements');
+  const readings = (...orders: readonly (readonly Command[])[]) => {
+    let reading = 0;
+    const nft = open((request) => {
+      const order = orders[Math.min(reading++, orders.length - 1)] ?? [];
+      return [...order.map((command) => told(request, command)), done(request)];
+    });
+    return { nft, count: () => reading };
+  };
+
+  test('is read until two readings agree: a set being resized is told with repetitions and gaps', () => {
+    const { nft, count } = readings([first, first], [first, second], [second, first], [second, first]);
+    expect(nft.listElements(MASQUERADE4).map(({ comment }) => comment)).toEqual([undefined, 'owner 1']);
+    expect(count()).toBe(4);
+  });
+
+  test('is read once when it is one datagram, or none', () => {
+    for (const order of [[first], []]) {
+      const { nft, count } = readings(order);
+      expect(nft.listElements(MASQUERADE4)).toHaveLength(order.length);
+      expect(count()).toBe(1);
+    }
+  });
+
+  test('that never agrees is given up', () => {
+    const orders = Array.from({ length: 100 }, (_none, index) =>
+      index % 2 === 0 ? [first, second] : [second, first],
+    );
+    const { nft, count } = readings(...orders);
+    expect(caught(() => nft.listElements(MASQUERADE4))).toMatchObject({
+      code: 'EAGAIN',
+      operation: 'list the elements of map "masquerade4" of table "inet patchbay"',
+    });
+    expect(count()).toBe(20);
+  });
+});
+
 test('a commit of nothing says nothing to the kernel', () => {
   const nft = open(() => {
     throw new Error('The kernel was asked');
