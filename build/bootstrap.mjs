@@ -69,7 +69,9 @@ function repairNode() {
   if (projectNodeVersion() === undefined) linkNode();
   if (projectNodeVersion() === undefined && process.getuid() === 0) installLibatomic();
   if (projectNodeVersion() !== undefined) return;
-  fail(`"${BIN}/node" does not work: is "${nodePackage()}" there, and the Debian package libatomic1 installed?`);
+  fail(
+    `"${BIN}/node" does not work: is "${nodePackage()}" there, and the Debian package libatomic1 installed?`,
+  );
 }
 
 function installLibatomic() {
