@@ -243,4 +243,9 @@ const UNAVAILABLE: BadCase[] = (
 }));
 
 testRefusals('bridge', [BRIDGE, UNSUPPORTED, IPAM_SECTION, IPAM_TYPES].flat());
-testRefusals('host-local', [HOST_LOCAL, REQUESTS, UNAVAILABLE].flat());
+const HOST_LOCAL_CASES = [HOST_LOCAL, REQUESTS, UNAVAILABLE].flat();
+testRefusals('host-local below bridge', HOST_LOCAL_CASES);
+testRefusals(
+  'host-local by itself',
+  HOST_LOCAL_CASES.map((badCase) => ({ ...badCase, call: { plugin: 'host-local' } })),
+);
