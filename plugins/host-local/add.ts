@@ -20,8 +20,10 @@ export function add(call: AddCall<HostLocalConfig>): Result {
   const requests = planRequests(config.sets, config.requested);
   const dns = config.resolvConf === undefined ? undefined : readResolvConf(config.resolvConf);
 
-  using store = openStore({ dataDir: config.dataDir, network: attachment.network });
+  // First, so that it closes last: closing an nf_tables socket can wait for what others delete, and holding the store
+  // meanwhile would make everybody wait.
   using kernel = openKernelView();
+  using store = openStore({ dataDir: config.dataDir, network: attachment.network });
   using rollback = new Rollback(log);
   const taken = takeAddresses({ store, kernel, attachment, log }, config.sets, requests, rollback);
 

@@ -17,9 +17,9 @@ import { describeHolder, findStore, type HeldAddress, isHeld, type Store } from 
  */
 export function gc(call: GcCall<HostLocalTeardown>): void {
   const { config, network, log } = call;
+  using kernel = openKernelView();
   using store = findStore({ dataDir: config.dataDir, network: network.name });
   if (store === undefined) return;
-  using kernel = openKernelView();
   const stale =
     call.validAttachments === undefined
       ? listGone(store, kernel, network.type)

@@ -89,11 +89,11 @@ function countTaken(set: RangeSet, names: readonly string[]): bigint {
 
 // What an ADD would take back: empty and torn files, and addresses of an earlier boot.
 function hasReclaimable(location: StoreLocation, set: RangeSet): boolean {
+  using kernel = openKernelView();
   using store = findStore(location);
   if (store === undefined) return false;
   if (store.list().some(({ ip, holder }) => holder === 'nobody' && findRange(set, ip) !== undefined))
     return true;
-  using kernel = openKernelView();
   for (const _dead of deadAddresses(store, kernel, ({ ip }) => findRange(set, ip) !== undefined)) return true;
   return false;
 }
