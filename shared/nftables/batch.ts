@@ -13,7 +13,9 @@ import {
 } from './constants.ts';
 import { describeCommand, describeSet } from './describe.ts';
 import { type EncodedMessage, encodeCommands } from './encode.ts';
-import type { Command } from './objects.ts';
+import { lowerStatements } from './lower.ts';
+import { NfTablesMissing } from './missing.ts';
+import type { Command, TableRef } from './objects.ts';
 
 /**
  * Carries out all commands or none. With `generation`, only if nobody changed the ruleset since that number was read.
@@ -23,7 +25,8 @@ import type { Command } from './objects.ts';
  * stumbled over, the first being the cause; it may acknowledge the last object all the same, so any refusal counts
  * more than any acknowledgement.
  *
- * Throws NetlinkError naming the object, `code` ERESTART when the generation has changed.
+ * Throws NetlinkError naming the object, `code` ERESTART when the generation has changed; NfTablesMissing, with that
+ * error as its cause, when it only says that the kernel was built without what the batch needs.
  */
 export function commitBatch(
   connection: NetlinkConnection,
@@ -49,7 +52,12 @@ function expectAccepted(
   const [refusal] = outcome.refusals;
   if (refusal !== undefined) {
     const message = messages[refusal.index - 1]; // the first of the datagram is BEGIN
-    throw new NetlinkError(message ? describeRefused(message, refusal) : describeBatch(commands), refusal);
+    const refused = message && refusedPart(message, refusal);
+    const cause = new NetlinkError(
+      refused ? describeRefused(message, refused) : describeBatch(commands),
+      refusal,
+    );
+    throw missingFeature(refused, commands, cause) ?? cause;
   }
   if (!outcome.acknowledged.includes(messages.length)) {
     const kernelMessage = 'no answer to the batch';
@@ -59,19 +67,76 @@ function expectAccepted(
 
 const EIO = 5;
 
+/** What a message was refused for, as far as the kernel tells: `command` unless it is one of several elements. */
+interface RefusedPart {
+  readonly command: Command | undefined;
+  /** The kind of the expression, in a rule. */
+  readonly expr: string | undefined;
+}
+
 /**
- * The object a message was refused for. Where several elements share the message, the kernel's extended
- * acknowledgement tells the place of the bad one; kernels before 5.13 don't.
+ * Where several elements share the message, and for the expressions of a rule, the kernel's extended acknowledgement
+ * tells the place of the bad one; older kernels tell none.
  */
-function describeRefused(message: EncodedMessage, refusal: Refusal): string {
-  const { commands, elementOffsets } = message;
+function refusedPart({ commands, offsets }: EncodedMessage, refusal: Refusal): RefusedPart {
   const [first] = commands;
-  if (first === undefined) return 'commit';
-  if (commands.length === 1 || first.node.kind !== 'element') return describeCommand(first);
-  const place = refusal.offset === undefined ? -1 : elementOffsets.indexOf(refusal.offset - MESSAGE_HEADER);
-  const refused = commands[place];
-  if (refused !== undefined) return describeCommand(refused);
-  return `${first.verb} one of ${commands.length} elements of ${describeSet(first.node.set)}`;
+  const place = refusal.offset === undefined ? -1 : offsets.indexOf(refusal.offset - MESSAGE_HEADER);
+  if (first?.node.kind === 'element') {
+    return { command: commands.length === 1 ? first : commands[place], expr: undefined };
+  }
+  return { command: first, expr: first && exprAt(first, place) };
+}
+
+function exprAt({ node }: Command, place: number): string | undefined {
+  if (node.kind !== 'rule' || !('statements' in node)) return undefined;
+  return lowerStatements(node.statements, node.chain.table.family)[place]?.kind;
+}
+
+function describeRefused(message: EncodedMessage, { command }: RefusedPart): string {
+  if (command !== undefined) return describeCommand(command);
+  const [first] = message.commands;
+  if (first?.node.kind !== 'element') return 'commit';
+  return `${first.verb} one of ${message.commands.length} elements of ${describeSet(first.node.set)}`;
+}
+
+/**
+ * A refusal that only says what this kernel was built without. ENOENT stands for a missing chain type or expression as
+ * well as for a missing object, so the table must be made by the same batch, and the expression one that names nothing.
+ */
+function missingFeature(
+  refused: RefusedPart | undefined,
+  commands: readonly Command[],
+  cause: NetlinkError,
+): NfTablesMissing | undefined {
+  const node = refused?.command?.node;
+  if (node?.kind === 'table' && (cause.code === 'EOPNOTSUPP' || cause.code === 'EAFNOSUPPORT')) {
+    return new NfTablesMissing(`the kernel has no tables of family "${node.family}"`, { cause });
+  }
+  if (cause.code !== 'ENOENT') return undefined;
+  if (
+    node?.kind === 'chain' &&
+    'base' in node &&
+    node.base !== undefined &&
+    makesTable(commands, node.table)
+  ) {
+    const { type } = node.base;
+    const since = type === 'nat' && node.table.family === 'inet' ? ', which Linux 5.2 brought' : '';
+    const what = `the kernel has no ${type} chains in tables of family "${node.table.family}"${since}`;
+    return new NfTablesMissing(what, { cause });
+  }
+  const { expr } = refused ?? {};
+  if (expr === undefined || expr === 'lookup' || expr === 'immediate') return undefined;
+  return new NfTablesMissing(`the kernel has no expression "${expr}"`, { cause });
+}
+
+function makesTable(commands: readonly Command[], table: TableRef): boolean {
+  return commands.some(
+    ({ verb, node }) =>
+      (verb === 'add' || verb === 'create') &&
+      node.kind === 'table' &&
+      node.name === table.name &&
+      node.family === table.family,
+  );
 }
 
 function describeBatch(commands: readonly Command[]): string {

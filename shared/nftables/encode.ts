@@ -87,8 +87,8 @@ import { type Byteorder, encodeComment, encodeSetUserdata } from './userdata.ts'
 /** A message, and which commands it carries out: one, or several that add or delete elements of one set. */
 export interface EncodedMessage extends NetlinkRequest {
   readonly commands: readonly Command[];
-  /** For elements: where each begins in `body`, in the order of `commands`. */
-  readonly elementOffsets: readonly number[];
+  /** Where in `body` each part begins that the kernel may point at: the elements, or the expressions of a rule. */
+  readonly offsets: readonly number[];
 }
 
 /** Elements of one set share a message until it is this long; a nest cannot be longer than 65,535 bytes. */
@@ -111,15 +111,17 @@ export function encodeCommands(commands: readonly Command[]): EncodedMessage[] {
       continue;
     }
     for (const request of encodeCommand(command, messages.length)) {
-      messages.push({ ...request, commands: [command], elementOffsets: [] });
+      messages.push({ offsets: [], ...request, commands: [command] });
     }
     index += 1;
   }
   return messages;
 }
 
+type EncodedPart = NetlinkRequest & { readonly offsets?: readonly number[] };
+
 /** `id` is a number for a new set that no other of the batch has; the kernel wants one even though nothing uses it. */
-function encodeCommand(command: Command, id: number): NetlinkRequest[] {
+function encodeCommand(command: Command, id: number): EncodedPart[] {
   switch (command.verb) {
     case 'add':
       return [encodeNew(command.node, NLM_F_CREATE, id)];
@@ -134,7 +136,7 @@ function encodeCommand(command: Command, id: number): NetlinkRequest[] {
   }
 }
 
-function encodeNew(node: Node, flags: number, id: number): NetlinkRequest {
+function encodeNew(node: Node, flags: number, id: number): EncodedPart {
   switch (node.kind) {
     case 'table':
       return encodeTable(node, flags & NLM_F_EXCL); // nft sets NLM_F_CREATE for all but tables
@@ -178,13 +180,17 @@ const HOOKS: Readonly<Record<ChainHook, number>> = {
   postrouting: NF_INET_POST_ROUTING,
 };
 
-function encodeRule(rule: Rule, flags: number): NetlinkRequest {
+function encodeRule(rule: Rule, flags: number): EncodedPart {
   const exprs = lowerStatements(rule.statements, rule.chain.table.family);
+  const offsets: number[] = [];
   const w = beginRule(rule.chain).nest(NFTA_RULE_EXPRESSIONS, (list) => {
-    for (const expr of exprs) writeExpr(list, expr);
+    for (const expr of exprs) {
+      offsets.push(list.done().length);
+      writeExpr(list, expr);
+    }
   });
   if (rule.comment !== undefined) w.bytes(NFTA_RULE_USERDATA, encodeComment(rule.comment));
-  return request(NFT_MSG_NEWRULE, flags, w);
+  return { ...request(NFT_MSG_NEWRULE, flags, w), offsets };
 }
 
 function encodeSet(set: NftMap | NftSet, flags: number, id: number): NetlinkRequest {
@@ -214,21 +220,21 @@ function encodeElements(commands: readonly Command[], start: number): EncodedMes
   const first = commands[start] as ElementCommand; // encodeCommands looked
   const { set } = first.node;
   const taken: Command[] = [];
-  const elementOffsets: number[] = [];
+  const offsets: number[] = [];
   const w = beginSet(set).nest(NFTA_SET_ELEM_LIST_ELEMENTS, (list) => {
     for (let index = start; index < commands.length; index++) {
       const command = commands[index] as Command; // in range: checked by the loop
       if (!continues(command, first)) return;
       const offset = list.done().length;
       if (offset > ELEMENTS_BYTES) return;
-      elementOffsets.push(offset);
+      offsets.push(offset);
       taken.push(command);
       writeElement(list, command.node, command.verb === 'delete');
     }
   });
   const type = first.verb === 'delete' ? NFT_MSG_DELSETELEM : NFT_MSG_NEWSETELEM;
   const flags = { add: NLM_F_CREATE, create: NLM_F_CREATE | NLM_F_EXCL, delete: 0 }[first.verb];
-  return { ...request(type, flags, w), commands: taken, elementOffsets };
+  return { ...request(type, flags, w), commands: taken, offsets };
 }
 
 type ElementKey = Pick<Element, 'kind' | 'set' | 'key'> & Partial<Pick<Element, 'data' | 'comment'>>;

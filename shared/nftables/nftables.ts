@@ -33,9 +33,11 @@ import {
 } from './decode.ts';
 import { describeChain, describeKey, describeSet, describeTable } from './describe.ts';
 import { begin, beginSet, encodeElementQuery, messageType } from './encode.ts';
+import { NfTablesMissing } from './missing.ts';
 import type { ChainRef, Command, SetRef, TableRef } from './objects.ts';
 
 export type { ChainFact, ElementFact, RuleFact, TableFact } from './decode.ts';
+export { isNfTablesMissing } from './missing.ts';
 
 export interface Nftables extends Disposable {
   /**
@@ -69,7 +71,8 @@ export interface Nftables extends Disposable {
   /**
    * Carries out all commands or none; no command, no datagram. With `generation`, only if the ruleset is still the one
    * that number was read from.
-   * Throws NetlinkError naming the object at fault; its `code` is ERESTART when the generation changed.
+   * Throws NetlinkError naming the object at fault; its `code` is ERESTART when the generation changed. An error that
+   * `isNfTablesMissing` knows when the kernel was built without what is needed (NAT in family inet, an expression).
    * Equivalent to: `nft -f`
    */
   commit(commands: readonly Command[], options?: { readonly generation?: number | undefined }): void;
@@ -85,7 +88,7 @@ export function openNftables(options: { readonly netns?: Netns | undefined } = {
     connection = openNetlink(NETLINK_NETFILTER, { netns: options.netns, headerLength: () => 4 });
   } catch (cause) {
     if (cause instanceof SystemError && cause.code === 'EPROTONOSUPPORT')
-      throw new NfTablesMissing({ cause });
+      throw new NfTablesMissing(NO_NF_TABLES, { cause });
     throw cause;
   }
   return connectNftables(connection);
@@ -106,21 +109,7 @@ export function connectNftables(connection: NetlinkConnection): Nftables {
   return nft;
 }
 
-/** Whether an error, or one of its causes, says that this kernel has no nf_tables. */
-export function isNfTablesMissing(error: unknown): boolean {
-  for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    if (cause instanceof NfTablesMissing) return true;
-  }
-  return false;
-}
-
-class NfTablesMissing extends Error {
-  override readonly name = 'NfTablesMissing';
-
-  constructor(options: ErrorOptions) {
-    super('Cannot use nftables: the kernel has no nf_tables', options);
-  }
-}
+const NO_NF_TABLES = 'the kernel has no nf_tables';
 
 class Ruleset implements Nftables {
   readonly #connection: NetlinkConnection;
@@ -137,7 +126,8 @@ class Ruleset implements Nftables {
       reply = this.#connection.get(operation, request(NFT_MSG_GETGEN, body));
     } catch (cause) {
       // nfnetlink answers EINVAL for a subsystem nobody registered and no module offers
-      if (cause instanceof NetlinkError && cause.code === 'EINVAL') throw new NfTablesMissing({ cause });
+      if (cause instanceof NetlinkError && cause.code === 'EINVAL')
+        throw new NfTablesMissing(NO_NF_TABLES, { cause });
       throw cause;
     }
     const generation = decodeGeneration(reply);

@@ -1,6 +1,6 @@
 // Commits on a real kernel: all or nothing, refused when the ruleset changed, errors that name the object, any size.
 import { describe, expect, test } from 'vitest';
-import { type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
+import { isNfTablesMissing, type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
 import {
   add,
   type Command,
@@ -127,6 +127,17 @@ describe('a batch that fails', () => {
     nft.commit([add(owned(1))]); // the socket is as good as before
     expect(nft.listElements(MASQUERADE4)).toHaveLength(1);
   });
+});
+
+test('a kind of chain the kernel does not have is a missing feature, not a missing object', () => {
+  using host = openTestNetns();
+  using nft = openNftables(host);
+  const bridge = table({ family: 'bridge', name: 'b' });
+  const nat = chain({ table: bridge, name: 'c', type: 'nat', hook: 'prerouting', priority: 0 });
+  const error = refused(nft, [add(bridge), add(nat)]);
+  expect(isNfTablesMissing(error)).toBe(true);
+  expect(error.message).toContain('the kernel has no nat chains in tables of family "bridge"');
+  expect(list(host)).toBe('');
 });
 
 describe('thousands of elements', () => {

@@ -18,6 +18,7 @@ import {
 import { decodeExprs } from '../../../shared/nftables/decode.ts';
 import { encodeCommands, messageType } from '../../../shared/nftables/encode.ts';
 import { lowerStatements } from '../../../shared/nftables/lower.ts';
+import { isNfTablesMissing } from '../../../shared/nftables/missing.ts';
 import {
   add,
   type Command,
@@ -27,11 +28,14 @@ import {
   element,
   rule,
 } from '../../../shared/nftables/objects.ts';
-import { drop, jump } from '../../../shared/nftables/statements.ts';
+import { drop, ip, jump, masquerade } from '../../../shared/nftables/statements.ts';
 import * as ruleset from '../../fixtures/nftables/rules.ts';
 import { type Answer, ack, type FakeKernel, fakeKernel } from '../../support/fake-kernel.ts';
 
 const ENOENT = 2;
+const EBUSY = 16;
+const EOPNOTSUPP = 95;
+const EAFNOSUPPORT = 97;
 const ENOBUFS = 105;
 const ERESTART = 85;
 const { MASQUERADE4, OTHER, TABLE } = ruleset;
@@ -174,6 +178,49 @@ describe('an object is named in words', () => {
   });
 });
 
+describe('a kernel built without what is needed is told from a missing object', () => {
+  function failure(commands: readonly Command[], errno: number, offset?: number): unknown {
+    const last = (request: NetlinkMessage) =>
+      (request.flags & NLM_F_ACK) === 0 ? [] : [ack(request, errno, offset === undefined ? {} : { offset })];
+    try {
+      commitBatch(connectNetlink(fakeKernel(last)), commands, undefined);
+    } catch (error) {
+      return error;
+    }
+    return undefined;
+  }
+
+  test('by a table of a family it does not have', () => {
+    for (const errno of [EOPNOTSUPP, EAFNOSUPPORT]) {
+      const error = failure([add(TABLE)], errno);
+      expect(isNfTablesMissing(error)).toBe(true);
+      expect(String(error)).toContain('the kernel has no tables of family "inet"');
+    }
+    expect(isNfTablesMissing(failure([add(OTHER)], EOPNOTSUPP))).toBe(false);
+  });
+
+  test('by a base chain in a table that is surely there', () => {
+    const error = failure([add(TABLE), add(ruleset.POSTROUTING)], ENOENT);
+    expect(isNfTablesMissing(error)).toBe(true);
+    expect(String(error)).toContain('no nat chains in tables of family "inet", which Linux 5.2 brought');
+    expect(isNfTablesMissing(failure([add(ruleset.POSTROUTING)], ENOENT))).toBe(false);
+    expect(isNfTablesMissing(failure([add(TABLE), add(OTHER)], ENOENT))).toBe(false);
+    expect(isNfTablesMissing(failure([add(TABLE), add(ruleset.POSTROUTING)], EBUSY))).toBe(false);
+  });
+
+  test('by the expression it points at, unless that names something', () => {
+    const commands = [add(rule({ chain: OTHER, statements: [ip.saddr.vmap(MASQUERADE4), masquerade()] }))];
+    const offsets = encodeCommands(commands)[0]?.offsets ?? [];
+    expect(offsets).toHaveLength(5); // meta, cmp, payload, lookup, masq
+    const at = (index: number) => failure(commands, ENOENT, 16 + (offsets[index] ?? 0));
+    expect(isNfTablesMissing(at(4))).toBe(true);
+    expect(String(at(4))).toContain('the kernel has no expression "masq"');
+    expect(isNfTablesMissing(at(3))).toBe(false);
+    expect(isNfTablesMissing(failure(commands, ENOENT))).toBe(false);
+    expect(isNfTablesMissing(failure(commands, ENOENT, 20))).toBe(false);
+  });
+});
+
 describe('elements of one set', () => {
   const many = Array.from({ length: 1000 }, (_none, index) => owned(index));
 
@@ -211,7 +258,7 @@ describe('elements of one set', () => {
 
   test('are told apart by the place the kernel names', () => {
     const [message] = encodeCommands(many.map(add));
-    const offset = 16 + (message?.elementOffsets[7] ?? 0);
+    const offset = 16 + (message?.offsets[7] ?? 0);
     const { error } = commit(many.map(add), (request) =>
       request.type > NFNL_MSG_BATCH_END ? [ack(request, ENOENT, { offset })] : [],
     );
