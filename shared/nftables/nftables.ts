@@ -152,7 +152,7 @@ class Ruleset implements Nftables {
     const body = begin(table).string(NFTA_CHAIN_TABLE, table.name).done();
     const replies = this.#list(`list the chains of ${describeTable(table)}`, request(NFT_MSG_GETCHAIN, body));
     const chains = replies.flatMap((reply) => decodeChain(reply) ?? []);
-    // kernels before 6.3 take no table here and list the whole family
+    // older kernels take no table here and list the whole family
     return chains.filter((chain) => chain.table.name === table.name);
   }
 

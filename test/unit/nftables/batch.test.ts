@@ -1,3 +1,5 @@
+// A commit against a fake kernel: what is sent, and what is made of every kind of answer.
+// The real kernel has its say in test/kernel/nftables-commit.test.ts.
 import { describe, expect, test } from 'vitest';
 import { SystemError } from '../../../shared/linux/system-error.ts';
 import { readAttributes } from '../../../shared/netlink/attributes.ts';

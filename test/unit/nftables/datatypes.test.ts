@@ -1,3 +1,5 @@
+// Datatypes of keys and data: the numbers nft declares, padding, and values in words.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import {
   concatenate,

@@ -1,3 +1,5 @@
+// Replies as facts, and the promise that no reply makes the decoder throw.
+// Run with the unit tests; test/kernel/nftables-read.test.ts reads the real kernel.
 import { describe, expect, test } from 'vitest';
 import { AttributeWriter } from '../../../shared/netlink/attributes.ts';
 import type { NetlinkMessage } from '../../../shared/netlink/message.ts';

@@ -1,3 +1,5 @@
+// Statements as programs: registers, protocol tests, prefixes, and what is refused.
+// Run with the unit tests; golden.test.ts compares every statement with nft.
 import { describe, expect, test } from 'vitest';
 import { parseCidr, parseIp } from '../../../shared/ip/cidr.ts';
 import { lowerStatements } from '../../../shared/nftables/lower.ts';

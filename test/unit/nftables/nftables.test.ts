@@ -1,3 +1,5 @@
+// The service against a fake kernel: missing objects, a missing nf_tables, interrupted and inconsistent lists.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import { SystemError } from '../../../shared/linux/system-error.ts';
 import { AttributeWriter } from '../../../shared/netlink/attributes.ts';

@@ -1,3 +1,5 @@
+// Nodes and verbs: frozen data, names nft can read, elements that fit their declaration.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import {
   add,

@@ -1,3 +1,5 @@
+// Comments and byte orders as nft keeps them, and what is no comment.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import {
   decodeComment,
