@@ -1,10 +1,8 @@
 // The bridge plugin's ADD: all or nothing. Called by dispatch with a parsed config and a sandbox that is not ours.
 import { hostLinkName } from '../../shared/cni/attachment.ts';
-import { invalidNetns } from '../../shared/cni/error.ts';
 import type { AddCall } from '../../shared/cni/plugin.ts';
 import type { Result, ResultInterface } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
-import { type Netns, openNetns } from '../../shared/linux/netns.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { ensureBridge, findBridge } from './bridge-link.ts';
@@ -12,7 +10,7 @@ import type { BridgeConfig } from './config.ts';
 import { serveGateways } from './gateway.ts';
 import { masquerade } from './masquerade.ts';
 import { type Addressing, planAddressing, planLayer2 } from './plan.ts';
-import { configureSandbox } from './sandbox.ts';
+import { configureSandbox, openSandbox } from './sandbox.ts';
 import { addVethPair, refuseExisting, type VethPair, waitUntilUp } from './veth.ts';
 
 /**
@@ -48,14 +46,6 @@ export function add(call: AddCall<BridgeConfig>): Result {
   const result = describe(call.netns, host.link.get({ index: bridge.index }), veth, plan);
   rollback.commit();
   return result;
-}
-
-function openSandbox(path: string): Netns {
-  try {
-    return openNetns(path);
-  } catch (cause) {
-    throw invalidNetns(`Cannot open network namespace "${path}" from CNI_NETNS`, { cause });
-  }
 }
 
 /** The delegate sends its own DEL when its ADD fails, so the undo is armed only for what comes after. */

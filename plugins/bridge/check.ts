@@ -5,7 +5,6 @@ import { checkFailed, invalidConfig } from '../../shared/cni/error.ts';
 import type { CheckCall } from '../../shared/cni/plugin.ts';
 import type { Result, ResultInterface } from '../../shared/cni/result.ts';
 import { formatCidr, formatIp, ipEquals } from '../../shared/ip/cidr.ts';
-import { openNetns } from '../../shared/linux/netns.ts';
 import { readSysctl } from '../../shared/linux/sysctl.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
@@ -14,6 +13,7 @@ import type { BridgeConfig } from './config.ts';
 import { FORWARDING } from './gateway.ts';
 import { expectMasquerade } from './masquerade.ts';
 import { type Addressing, type PlannedRoute, planAddressing, planLayer2 } from './plan.ts';
+import { openSandbox } from './sandbox.ts';
 
 /** include/uapi/linux/rtnetlink.h, RT_TABLE_MAIN. */
 const MAIN_TABLE = 254;
@@ -30,7 +30,7 @@ export function check(call: CheckCall<BridgeConfig>): void {
   }
   const plan = config.ipamType === undefined ? planLayer2(config) : planAddressing(config, reported.leases);
 
-  using netns = openNetns(call.netns);
+  using netns = openSandbox(call.netns);
   using host = openRtnetlink();
   using inside = openRtnetlink({ netns });
 

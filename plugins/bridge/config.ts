@@ -3,7 +3,7 @@
 import * as v from 'valibot';
 import { parseCniArgs } from '../../shared/cni/args.ts';
 import { configObject, decode } from '../../shared/cni/decode.ts';
-import { invalidConfig, unsupportedField } from '../../shared/cni/error.ts';
+import { invalidConfig, quote, unsupportedField } from '../../shared/cni/error.ts';
 import type { ConfigSource } from '../../shared/cni/plugin.ts';
 import type { Dns } from '../../shared/cni/result.ts';
 import { formatMac, parseMac } from '../../shared/ip/mac.ts';
@@ -149,14 +149,26 @@ function requestedMac(fields: BridgeFields, args: string): string | undefined {
   if (requested?.value === undefined) {
     return undefined;
   }
+  return formatMac(parseStationMac(requested.field, requested.value));
+}
+
+/** The kernel gives a link no group address and no zero one (net/ethernet/eth.c, is_valid_ether_addr). */
+function parseStationMac(field: string, text: string): Uint8Array {
+  let mac: Uint8Array;
   try {
-    return formatMac(parseMac(requested.value));
+    mac = parseMac(text);
   } catch (cause) {
     const wanted = 'give six bytes such as "02:42:ac:11:00:02"';
-    throw invalidConfig(`Field "${requested.field}" holds no MAC address: "${requested.value}"; ${wanted}`, {
-      cause,
-    });
+    throw invalidConfig(`Field "${field}" holds no MAC address: ${quote(text)}; ${wanted}`, { cause });
   }
+  const isGroup = ((mac[0] ?? 0) & 1) === 1;
+  if (isGroup || mac.every((byte) => byte === 0)) {
+    const what = isGroup ? 'multicast' : 'zero';
+    throw invalidConfig(
+      `Field "${field}" holds the ${what} address ${quote(text)}; a link needs a unicast one`,
+    );
+  }
+  return mac;
 }
 
 function refuseBadNames(config: BridgeConfig): void {

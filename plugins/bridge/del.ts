@@ -7,8 +7,9 @@ import { type Cidr, parseCidr } from '../../shared/ip/cidr.ts';
 import { findNetns } from '../../shared/linux/netns.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { BridgeTeardown } from './config.ts';
-import { findNftables, removeIptablesMasquerade, removeMasquerade } from './masquerade.ts';
+import { removeIptablesMasquerade, removeMasquerade } from './masquerade.ts';
 
 /**
  * Removes rules, link and addresses of the attachment, in this order: an address is released only once nothing uses it
@@ -30,7 +31,7 @@ export function del(call: DelCall<BridgeTeardown>): void {
  */
 function detach(call: DelCall<BridgeTeardown>, failures: Failures): { isLinkGone: boolean } {
   let isLinkGone = false;
-  using nft = findNftables();
+  using nft = findRuleset();
   using host = openRtnetlink();
   failures.attempt('remove the masquerade elements', () => removeMasquerade(nft, call.attachment));
   failures.attempt('remove the iptables rules', () =>

@@ -6,13 +6,9 @@ import type { GcCall } from '../../shared/cni/plugin.ts';
 import { pause } from '../../shared/linux/clock.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { BridgeTeardown } from './config.ts';
-import {
-  findNftables,
-  type Kept,
-  removeStaleIptablesMasquerade,
-  removeStaleMasquerade,
-} from './masquerade.ts';
+import { type Kept, removeStaleIptablesMasquerade, removeStaleMasquerade } from './masquerade.ts';
 
 /** An ADD of another network on the same bridge passes through this state in about a millisecond. */
 const HALF_MADE_GRACE_MS = 100;
@@ -33,7 +29,7 @@ export function gc(call: GcCall<BridgeTeardown>): void {
 }
 
 function collect(call: GcCall<BridgeTeardown>, failures: Failures): void {
-  using nft = findNftables();
+  using nft = findRuleset();
   using host = openRtnetlink();
   const links = host.link.list({ kind: 'veth' }).map((link) => ({ link, owner: ownerOf(link) }));
   const own = links.filter(({ owner }) => owner?.networkHash === networkHash(call.network.name));

@@ -12,22 +12,11 @@ import {
   planReferenceCleanup,
   planReferenceGc,
 } from '../../shared/iptables/reference-nftables.ts';
-import { isNfTablesMissing, type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
+import { type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
 import { commitGuarded } from '../../shared/ruleset/commit.ts';
 import * as native from '../../shared/ruleset/masquerade.ts';
+import { findRuleset, openRuleset } from '../../shared/ruleset/open.ts';
 import type { BridgeConfig } from './config.ts';
-
-/** The nf_tables socket of DEL and GC; undefined on a kernel without nf_tables, where there is nothing of it to remove. */
-export function findNftables(): Nftables | undefined {
-  try {
-    return openNftables();
-  } catch (error) {
-    if (isNfTablesMissing(error)) {
-      return undefined;
-    }
-    throw error;
-  }
-}
 
 /** Masquerades the addresses; the undo removes what this call made. Throws kernelFeatureMissing without nf_tables. */
 export function masquerade(
@@ -42,7 +31,7 @@ export function masquerade(
   if (config.ipMasqBackend === 'iptables') {
     const owner = { network: attachment.network, containerId: attachment.containerId, addresses };
     rollback.add('remove the iptables rules', () => {
-      using nft = findNftables();
+      using nft = findRuleset();
       iptables.removeMasquerade(nft, owner);
     });
     iptables.addMasquerade(planMasquerade(owner));
@@ -154,13 +143,5 @@ export function expectMasqueradeUsable(config: BridgeConfig): void {
 }
 
 function openForMasquerade(fail: typeof notAvailable): Nftables {
-  try {
-    return openNftables();
-  } catch (cause) {
-    if (!isNfTablesMissing(cause)) {
-      throw cause;
-    }
-    const next = 'load the module "nf_tables" (Linux 5.10 or newer), or set "ipMasqBackend" to "iptables"';
-    throw fail(`Field "ipMasq" needs nf_tables, which this kernel does not offer; ${next}`, { cause });
-  }
+  return openRuleset(fail, { need: 'Field "ipMasq"', alternative: '"ipMasqBackend" to "iptables"' });
 }

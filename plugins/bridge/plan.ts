@@ -1,11 +1,12 @@
 // What a bridge ADD will do inside the sandbox and on the bridge, decided from the config and the IPAM result alone.
 // Pure: add.ts carries the plan out, check.ts compares the kernel with it.
-import { invalidConfig } from '../../shared/cni/error.ts';
+import { invalidConfig, quote } from '../../shared/cni/error.ts';
 import type { Result, ResultIp, ResultRoute } from '../../shared/cni/result.ts';
 import {
   addToIp,
   broadcastOf,
   type Cidr,
+  contains,
   type Family,
   formatIp,
   type Ip,
@@ -93,6 +94,12 @@ function planAddress(config: BridgeConfig, ip: ResultIp): PlannedAddress {
     : config.isGateway
       ? computedGateway(address)
       : undefined;
+  if (config.isGateway && gateway !== undefined && !contains(networkOf(address), gateway)) {
+    const next = 'give a gateway inside the subnet, or set "isGateway" and "isDefaultGateway" to false';
+    throw invalidConfig(
+      `Field "gateway" names ${quote(ip.gateway)}, which is outside "${ip.address}"; ${next}`,
+    );
+  }
   const broadcast = address.ip.family === 4 && address.prefix < 31 ? broadcastOf(address) : undefined;
   return { address, broadcast, gateway };
 }

@@ -16,6 +16,15 @@ const BRIDGE_PORT_LIMIT = 1023;
 /** How long a bridge port may take to forward; the kernel needs microseconds, a bridge with STP half a minute. */
 const FORWARDING_DEADLINE_MS = 2550;
 
+/** Where the pair goes, and who undoes it. */
+export interface PairContext {
+  readonly host: Rtnetlink;
+  readonly inside: Rtnetlink;
+  readonly netns: Netns;
+  readonly bridge: Link;
+  readonly rollback: Rollback;
+}
+
 export interface VethPair {
   readonly host: Link;
   readonly sandbox: Link;
@@ -48,12 +57,33 @@ export function refuseExisting(
  * Equivalent to: `ip link add vethX mtu … address … master cni0 type veth peer name eth0 netns … ; ip link set vethX alias … up`
  */
 export function addVethPair(
-  context: { host: Rtnetlink; inside: Rtnetlink; netns: Netns; bridge: Link; rollback: Rollback },
+  context: PairContext,
   config: BridgeConfig,
   attachment: Attachment,
   log: (line: string) => void,
 ): VethPair {
-  const { host, inside, netns, bridge, rollback } = context;
+  const { host } = context;
+  let { hostEnd, sandboxEnd } = makePair(context, config, attachment);
+  if (hostEnd.index === sandboxEnd.index) {
+    // The kernel then takes the pair for one link and may announce its carrier a second late (net/core/link_watch.c).
+    host.link.remove({ index: hostEnd.index });
+    ({ hostEnd, sandboxEnd } = makePair(context, config, attachment));
+  }
+  // Before the link is up: a router advertisement accepted in between would give the host a route through a container.
+  ensureLinkSysctl('ipv6', hostEnd.name, 'accept_ra', '0', log);
+  if (config.hairpinMode || config.portIsolation) {
+    host.link.setPort(hostEnd.index, { hairpin: config.hairpinMode, isolated: config.portIsolation });
+  }
+  // The kernel ignores an alias in the creating message, so it travels with the one that sets the link up.
+  host.link.set(hostEnd.index, { up: true, alias: ownerComment(attachment) });
+  return { host: hostEnd, sandbox: sandboxEnd };
+}
+
+function makePair(
+  { host, inside, netns, bridge, rollback }: PairContext,
+  config: BridgeConfig,
+  attachment: Attachment,
+): { hostEnd: Link; sandboxEnd: Link } {
   const name = hostLinkName(attachment);
   const mtu = config.mtu === undefined ? {} : { mtu: config.mtu };
   try {
@@ -68,17 +98,8 @@ export function addVethPair(
   } catch (error) {
     throw explainRefusal(error, config, attachment, netns);
   }
-  rollback.add(`delete link "${name}"`, () => host.link.remove({ name }));
-
-  const hostEnd = host.link.get({ name });
-  // Before the link is up: a router advertisement accepted in between would give the host a route through a container.
-  ensureLinkSysctl('ipv6', name, 'accept_ra', '0', log);
-  if (config.hairpinMode || config.portIsolation) {
-    host.link.setPort(hostEnd.index, { hairpin: config.hairpinMode, isolated: config.portIsolation });
-  }
-  // The kernel ignores an alias in the creating message, so it travels with the one that sets the link up.
-  host.link.set(hostEnd.index, { up: true, alias: ownerComment(attachment) });
-  return { host: hostEnd, sandbox: inside.link.get({ name: attachment.ifname }) };
+  rollback.add(`delete link "${name}"`, () => host.link.remove({ name })); // not before: the name may be another ADD's
+  return { hostEnd: host.link.get({ name }), sandboxEnd: inside.link.get({ name: attachment.ifname }) };
 }
 
 /**

@@ -63,6 +63,8 @@ interface Session {
   readonly environment: Environment;
   readonly stdin: Buffer;
   readonly header: NetworkHeader;
+  /** Whether an interface plugin of this process asks, whose own call has passed the guard. */
+  readonly isDelegated: boolean;
 }
 
 // The order is the reference's, because clients see it in the code of a call with more than one mistake:
@@ -74,7 +76,10 @@ function runCommand(plugin: AnyPlugin, command: string, io: DispatchIo): Outcome
     const stdin = readStdin(io);
     header = parseHeader(stdin);
     if (!isCommand(command) || environment === undefined) throw unknownCommand(command);
-    return { stdout: runVerb(plugin, command, { io, environment, stdin, header }), exitCode: 0 };
+    return {
+      stdout: runVerb(plugin, command, { io, environment, stdin, header, isDelegated: false }),
+      exitCode: 0,
+    };
   } catch (error) {
     return { stdout: encodeError(error, versionOf(header)), exitCode: 1 };
   }
@@ -98,7 +103,7 @@ function unknownCommand(command: string): Error {
 function runVerb(plugin: AnyPlugin, command: Command, session: Session): string {
   const { environment, header } = session;
   const version = parseVersion(header.raw, command, plugin.supportedVersions);
-  if (command === 'ADD' || command === 'DEL') expectForeignNetns(environment);
+  if (!session.isDelegated && (command === 'ADD' || command === 'DEL')) expectForeignNetns(environment);
   const network = parseNetworkConfig(header, version, command);
   const source = { network, args: environment.args, command };
   const call = openCall(plugin, network, session);
@@ -138,7 +143,7 @@ function openCall(plugin: AnyPlugin, network: NetworkConfig, session: Session): 
     stdin,
     ownExecutable: io.ownExecutable,
     registry: io.registry,
-    runOwn: (own, command) => runVerb(own, command, session),
+    runOwn: (own, command) => runVerb(own, command, { ...session, isDelegated: true }),
     log: io.log,
   });
   return { network, ipam, log: io.log };

@@ -93,6 +93,8 @@ function misfit(value: unknown, place: Place, expected: string): Error {
 }
 
 function subject({ where, path }: Place): string {
-  const text = path === '' ? where : `field ${quote(path)} of ${where}`;
+  // One word is the name of a field itself, several are a description.
+  const whole = /^\w+$/.test(where) ? `field ${quote(where)}` : where;
+  const text = path === '' ? whole : `field ${quote(path)} of ${where}`;
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

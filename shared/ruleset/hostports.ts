@@ -65,8 +65,8 @@ export interface PortsWish {
   readonly ports: readonly PublishedPort[];
   /** Container addresses, and whose redirected packets to them get the host's address. */
   readonly hairpins: readonly { readonly address: Cidr; readonly from: 'subnet' | 'anywhere' }[];
-  /** What a packet must match besides; empty for most. */
-  readonly conditions: Readonly<Record<Family, readonly Statement[]>>;
+  /** Alternatives, one of which a packet must match besides; none for most. */
+  readonly conditions: Readonly<Record<Family, readonly (readonly Statement[])[]>>;
 }
 
 /** A published port as the kernel has it, with what deletes it. */
@@ -258,7 +258,9 @@ function wishedPorts({ attachment, link, ports, conditions }: PortsWish): Wished
     plain: ports.filter(isPlain).map((port) => ({ port, element: portElement(port, comment) })),
     conditional: ports
       .filter((port) => !isPlain(port))
-      .map((port) => conditionalRule(port, conditions[port.target.family], comment)),
+      .flatMap((port) =>
+        conditions[port.target.family].map((alternative) => conditionalRule(port, alternative, comment)),
+      ),
   };
 }
 

@@ -49,7 +49,11 @@ describe('attachment', () => {
   test('the comment says the owner in hashes and in words', () => {
     const comment = ownerComment(attachment);
     expect(comment).toBe(`${ownerHash(attachment)} ${networkHash('n1')}, net: n1, if: eth0, id: c1`);
-    expect(ownerIn(comment)).toEqual({ ownerHash: ownerHash(attachment), networkHash: networkHash('n1') });
+    expect(ownerIn(comment)).toEqual({
+      ownerHash: ownerHash(attachment),
+      networkHash: networkHash('n1'),
+      hostLink: hostLinkName(attachment),
+    });
     expect(ownerHashIn(comment)).toBe(ownerHash(attachment));
     expect(networkOf(comment)).toBe('n1');
   });
@@ -58,8 +62,26 @@ describe('attachment', () => {
     const long = { network: 'n'.repeat(200), containerId: 'c'.repeat(64), ifname: 'eth0' };
     const comment = ownerComment(long);
     expect(Buffer.byteLength(comment)).toBe(127);
-    expect(ownerIn(comment)).toEqual({ ownerHash: ownerHash(long), networkHash: networkHash(long.network) });
+    expect(ownerIn(comment)).toMatchObject({
+      ownerHash: ownerHash(long),
+      networkHash: networkHash(long.network),
+    });
     expect(networkOf(comment)).toBeUndefined();
+  });
+
+  test.each([
+    [{ name: 'veth12345678' }, 'veth12345678'],
+    ['unknown' as const, undefined],
+    [{ name: 'odd,name' }, undefined],
+    [{ name: 'odd"name' }, undefined],
+    [{ name: 'odd name' }, undefined],
+  ])('the host link %j of another plugin is named beside the hashes, or counts as unknown', (link, known) => {
+    const comment = ownerComment(attachment, link);
+    expect(comment).toBe(
+      `${ownerHash(attachment)} ${networkHash('n1')} via ${known ?? '-'}, net: n1, if: eth0, id: c1`,
+    );
+    expect(ownerIn(comment)).toMatchObject({ ownerHash: ownerHash(attachment), hostLink: known });
+    expect(networkOf(comment)).toBe('n1');
   });
 
   test('a network name is read from a cut comment only if it is whole', () => {

@@ -378,9 +378,9 @@ describe('parseResult', () => {
   });
 
   test.each<[CniVersion, unknown, string]>([
-    ['1.1.0', 5, 'PrevResult must be an object, not 5'],
-    ['1.1.0', 'x', 'PrevResult must be an object, not "x"'],
-    ['1.1.0', [], 'PrevResult must be an object, not []'],
+    ['1.1.0', 5, 'Field "prevResult" must be an object, not 5'],
+    ['1.1.0', 'x', 'Field "prevResult" must be an object, not "x"'],
+    ['1.1.0', [], 'Field "prevResult" must be an object, not []'],
     ['1.1.0', { cniVersion: 1 }, 'Field "cniVersion" of prevResult must be one of the CNI versions 0.1.0,'],
     ['1.1.0', { cniVersion: '9.9.9' }, 'not "9.9.9"'],
     ['1.1.0', { interfaces: {} }, 'Field "interfaces" of prevResult must be a list, not {}'],
