@@ -1,5 +1,5 @@
 // Makes a checkout ready to work in, then runs a command with the project's own Node; needs nothing but a host's
-// Node 20 and npm. Called by every script of package.json: `node build/bootstrap.mjs [--tools] [command …]`.
+// Node 20 and npm. Called by every script of package.json: `node build/bootstrap.mjs [step …] [command …]`.
 import { spawnSync } from 'node:child_process';
 import { existsSync, lstatSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
@@ -9,15 +9,22 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const BIN = join(ROOT, 'node_modules/.bin');
 const OLDEST_NODE = 20;
 
+/** What a script may ask for before its command runs. */
+const STEPS = {
+  '--tools': ['build/tools.ts'],
+  '--build': ['build/package.ts'],
+  '--empty': ['build/package.ts', '--empty'],
+};
+
 main(process.argv.slice(2));
 
 function main(args) {
   expectHost();
   if (!isInstalled()) install();
   if (projectNodeVersion() === undefined) repairNode();
-  const withTools = args[0] === '--tools';
-  const command = withTools ? args.slice(1) : args;
-  if (withTools) run([join(BIN, 'node'), join(ROOT, 'build/tools.ts')]);
+  const count = args.findIndex((arg) => !(arg in STEPS));
+  const command = count === -1 ? [] : args.slice(count);
+  for (const step of args.slice(0, args.length - command.length)) run([join(BIN, 'node'), ...STEPS[step]]);
   if (command.length > 0) run(command);
 }
 
