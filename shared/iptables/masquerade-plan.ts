@@ -4,7 +4,7 @@
 
 import { type Cidr, contains, type Family, formatCidr, formatIp, networkOf, parseCidr } from '../ip/cidr.ts';
 import { type ChainOwner, masqueradeChain, masqueradeComment } from './names.ts';
-import type { SavedRule, SavedTable } from './save-format.ts';
+import { commentMatch, encodeTable, type SavedRule, type SavedTable } from './save-format.ts';
 
 /** A wish: these addresses of a container are masqueraded unless they talk to their own subnets. */
 export interface MasqueradePlan extends ChainOwner {
@@ -31,7 +31,7 @@ export function planMasquerade(wish: ChainOwner & { readonly addresses: readonly
 }
 
 /** The families a plan speaks of, IPv4 first. */
-export function familiesOf(plan: MasqueradePlan): Family[] {
+export function familiesOf(plan: Pick<MasqueradePlan, 'addresses'>): Family[] {
   return ([4, 6] as const).filter((family) => addressesOf(plan, family).length > 0);
 }
 
@@ -96,6 +96,21 @@ export function findMissing(plan: MasqueradePlan, family: Family, saved: SavedTa
 }
 
 /**
+ * iptables-restore text that removes a chain which holds what the plan says and nothing of another attachment. It
+ * fails as a whole, changing nothing, where that isn't so: that spares the usual DEL a look at the table.
+ *
+ * Equivalent to: `iptables -t nat -D POSTROUTING … -j CNI-…`, `-F CNI-…`, `-X CNI-…`
+ */
+export function encodeUsualRemoval(plan: MasqueradePlan, family: Family): string {
+  const jumps = unique(addressesOf(plan, family).map((address) => jump(plan, address)));
+  return encodeTable([
+    ...jumps.map((rule) => `-D POSTROUTING ${rule}`),
+    `-F ${plan.chain}`,
+    `-X ${plan.chain}`,
+  ]);
+}
+
+/**
  * iptables-restore text that removes the jumps in scope, and the chain when no jump is left; undefined when a listing
  * holds nothing of it. Jumps are known by their target, so every spelling of the source goes, `-s IP` as well as the
  * historic `-s IP/prefix`.
@@ -154,20 +169,15 @@ function parseSaved(text: string | undefined): Cidr | undefined {
 }
 
 function jump(plan: MasqueradePlan, address: Cidr): string {
-  return `-s ${formatHost(address)} ${commentMatch(plan)} -j ${plan.chain}`;
+  return `-s ${formatHost(address)} ${commentMatch(plan.comment)} -j ${plan.chain}`;
 }
 
 function accept(plan: MasqueradePlan, address: Cidr): string {
-  return `-d ${formatCidr(networkOf(address))} ${commentMatch(plan)} -j ACCEPT`;
+  return `-d ${formatCidr(networkOf(address))} ${commentMatch(plan.comment)} -j ACCEPT`;
 }
 
 function masquerade(plan: MasqueradePlan, family: Family): string {
-  return `${EVERYTHING_BUT_MULTICAST[family]} ${commentMatch(plan)} -j MASQUERADE`;
-}
-
-// As iptables-save quotes: a backslash before each quote and backslash.
-function commentMatch(plan: MasqueradePlan): string {
-  return `-m comment --comment "${plan.comment.replace(/["\\]/g, '\\$&')}"`;
+  return `${EVERYTHING_BUT_MULTICAST[family]} ${commentMatch(plan.comment)} -j MASQUERADE`;
 }
 
 function formatHost(address: Cidr): string {
@@ -178,12 +188,8 @@ function hostOf(address: Cidr): Cidr {
   return { ip: address.ip, prefix: FULL_PREFIX[address.ip.family] };
 }
 
-function addressesOf(plan: MasqueradePlan, family: Family): Cidr[] {
+function addressesOf(plan: Pick<MasqueradePlan, 'addresses'>, family: Family): Cidr[] {
   return plan.addresses.filter((address) => address.ip.family === family);
-}
-
-function encodeTable(commands: readonly string[]): string {
-  return ['*nat', ...commands, 'COMMIT', ''].join('\n');
 }
 
 function unique(texts: readonly string[]): string[] {

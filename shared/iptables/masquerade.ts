@@ -1,21 +1,22 @@
 // Masquerade in the reference's iptables format: made for `ipMasqBackend: "iptables"`, looked up by CHECK, and removed
 // wherever the reference or we left it. Called by plugins; a program runs only where there is something to do.
 
-import { readFileSync } from 'node:fs';
-import { checkFailed, hasCode } from '../cni/error.ts';
-import type { Family } from '../ip/cidr.ts';
+import { checkFailed } from '../cni/error.ts';
 import type { Nftables } from '../nftables/nftables.ts';
 import type { TableRef } from '../nftables/objects.ts';
 import {
   encodeNewChain,
   encodeRemoval,
   encodeRepair,
+  encodeUsualRemoval,
   familiesOf,
   findMissing,
   type MasqueradePlan,
+  planMasquerade,
   type RemovalScope,
 } from './masquerade-plan.ts';
 import { type ChainOwner, isMasqueradeChain, masqueradeChain, ownerInComment } from './names.ts';
+import { findNatTables } from './nat-tables.ts';
 import { expectProgram, type NatTable, readTable, restoreTable } from './programs.ts';
 import type { SavedTable } from './save-format.ts';
 
@@ -24,8 +25,6 @@ export interface ValidContainers {
   readonly network: string;
   readonly containerIds: readonly string[];
 }
-
-const FAMILIES: readonly Family[] = [4, 6];
 
 // Someone else may change the table between our look and our change; then the change fails and we look again.
 const ATTEMPTS = 5;
@@ -54,7 +53,7 @@ export function expectMasquerade(plan: MasqueradePlan): void {
 
 /** STATUS of `addMasquerade`: throws CniError `notAvailable` naming the first program that is missing. */
 export function expectPrograms(): void {
-  for (const family of FAMILIES) expectProgram({ family, flavour: 'default' });
+  for (const family of [4, 6] as const) expectProgram({ family, flavour: 'default' });
 }
 
 /**
@@ -76,7 +75,7 @@ export function hasMasquerade(nft: Nftables | undefined, plan: MasqueradePlan): 
  */
 export function findMasquerade(nft: Nftables | undefined, owner: ChainOwner): NatTable[] {
   let name: string | undefined;
-  return findTables((table) => {
+  return findNatTables((table) => {
     if (nft?.findTable(table) === undefined) return false; // the usual case, which need not pay for a hash
     name ??= masqueradeChain(owner);
     return nft.findChain({ table, name }) !== undefined;
@@ -96,8 +95,12 @@ export function findMasquerade(nft: Nftables | undefined, owner: ChainOwner): Na
 export function removeMasquerade(nft: Nftables | undefined, owner: ChainOwner & RemovalScope): void {
   const tables = findMasquerade(nft, owner);
   if (tables.length === 0) return;
-  const chain = masqueradeChain(owner);
-  for (const table of tables) removeChain(table, chain, owner);
+  const plan = planMasquerade({ ...owner, addresses: owner.addresses ?? [] });
+  for (const table of tables) {
+    const isUsual = owner.keep === undefined && familiesOf(plan).includes(table.family);
+    if (isUsual && restoreTable(table, encodeUsualRemoval(plan, table.family)).applied) continue;
+    removeChain(table, plan.chain, owner);
+  }
 }
 
 /**
@@ -107,7 +110,7 @@ export function removeMasquerade(nft: Nftables | undefined, owner: ChainOwner & 
 export function removeStaleMasquerade(nft: Nftables | undefined, valid: ValidContainers): void {
   const hasAnyChain = (table: TableRef) =>
     nft?.listChains(table).some((chain) => isMasqueradeChain(chain.name)) ?? false;
-  for (const table of findTables(hasAnyChain)) {
+  for (const table of findNatTables(hasAnyChain)) {
     for (const chain of staleChains(readTable(table), valid)) removeChain(table, chain, {});
   }
 }
@@ -146,23 +149,4 @@ function staleChains(saved: SavedTable, valid: ValidContainers): string[] {
     const chain = masqueradeChain(owner);
     return saved.chains.includes(chain) ? [chain] : [];
   });
-}
-
-function findTables(isInNftables: (table: TableRef) => boolean): NatTable[] {
-  return FAMILIES.flatMap((family) => {
-    const table: TableRef = { family: family === 4 ? 'ip' : 'ip6', name: 'nat' };
-    const tables: NatTable[] = isInNftables(table) ? [{ family, flavour: 'nft' }] : [];
-    return hasLegacyNat(family) ? [...tables, { family, flavour: 'legacy' }] : tables;
-  });
-}
-
-// Asking the legacy program would make the table: /proc tells without. The file is missing with the module.
-function hasLegacyNat(family: Family): boolean {
-  const path = family === 4 ? '/proc/net/ip_tables_names' : '/proc/net/ip6_tables_names';
-  try {
-    return readFileSync(path, 'utf8').split('\n').includes('nat');
-  } catch (error) {
-    if (hasCode(error, 'ENOENT')) return false;
-    throw new Error(`Cannot read "${path}"`, { cause: error });
-  }
 }

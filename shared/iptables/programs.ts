@@ -1,5 +1,5 @@
-// Runs iptables-save and iptables-restore on the nat table of one family. Called by masquerade.ts alone; which of the
-// host's two iptables it talks to is a value here, because the chains of one are invisible to the other.
+// Runs iptables-save and iptables-restore on the nat table of one family. Called by masquerade.ts and hostports.ts;
+// which of the host's two iptables it talks to is a value here, because the chains of one are invisible to the other.
 
 import { accessSync, constants } from 'node:fs';
 import { notAvailable } from '../cni/error.ts';
@@ -74,7 +74,7 @@ function findProgram(table: NatTable, verb: 'save' | 'restore'): string {
   const found = paths.find(isExecutable);
   if (found !== undefined) return found;
   throw notAvailable(`Cannot find program "${plain}": install package "iptables"`, {
-    details: `Searched ${DIRECTORIES.join(', ')}; without "ipMasqBackend" no such program is needed to masquerade`,
+    details: `Searched ${DIRECTORIES.join(', ')}; without "ipMasqBackend" or "backend" being "iptables" no such program is needed`,
   });
 }
 

@@ -1,5 +1,6 @@
-// Reads the text of iptables-save, one table of one family, into rules. Called by masquerade.ts with what the program
-// printed, and pure: a rule keeps its line, because iptables-restore deletes exactly what iptables-save printed.
+// The text of iptables-save read into rules, one table of one family, and the frame of what iptables-restore reads.
+// Called by the plans and by programs.ts, and pure: a rule keeps its line, because iptables-restore deletes exactly what
+// iptables-save printed.
 
 /** One rule as listed. */
 export interface SavedRule {
@@ -33,6 +34,28 @@ export function parseSave(text: string): SavedTable {
   return { chains, rules };
 }
 
+/** Text for iptables-restore that carries out the commands on table nat, as one transaction. */
+export function encodeTable(commands: readonly string[]): string {
+  return ['*nat', ...commands, 'COMMIT', ''].join('\n');
+}
+
+/** A match that compares nothing and carries a comment, quoted as iptables-save does it. */
+export function commentMatch(comment: string): string {
+  return `-m comment --comment "${comment.replace(/["\\]/g, '\\$&')}"`;
+}
+
+/**
+ * A spelling that two specs share when they mean the same: releases of the program print options in other orders, and
+ * some number the protocols that others name.
+ */
+export function normalizeSpec(spec: string): string {
+  return optionsOf(splitWords(spec))
+    .map(([option = '', value = '', ...more]) => [option, normalizeValue(option, value), ...more].join(' '))
+    .filter((option) => !/^-[sd] (0\.0\.0\.0|::)\/0$/.test(option)) // every address, which goes without saying
+    .sort()
+    .join('\n');
+}
+
 function parseRule(chain: string, spec: string): SavedRule {
   const words = splitWords(spec);
   return {
@@ -43,6 +66,31 @@ function parseRule(chain: string, spec: string): SavedRule {
     comment: optionValue(words, '--comment'),
     target: optionValue(words, '-j') ?? optionValue(words, '-g'),
   };
+}
+
+const PROTOCOL_NAMES: Readonly<Record<string, string>> = { '6': 'tcp', '17': 'udp', '132': 'sctp' };
+
+function normalizeValue(option: string, value: string): string {
+  if (/^(! )?-p$/.test(option)) return PROTOCOL_NAMES[value] ?? value;
+  if (!/^(! )?-[sd]$/.test(option) || value.includes('/')) return value;
+  return `${value}/${value.includes(':') ? 128 : 32}`;
+}
+
+// Each option with its values, a negated one as `! -s`.
+function optionsOf(words: readonly Word[]): string[][] {
+  const options: string[][] = [];
+  let negated = false;
+  for (const { text, quoted } of words) {
+    if (text === '!' && !quoted) {
+      negated = true;
+    } else if (text.startsWith('-') && !quoted) {
+      options.push([negated ? `! ${text}` : text]);
+      negated = false;
+    } else {
+      options.at(-1)?.push(text);
+    }
+  }
+  return options;
 }
 
 interface Word {

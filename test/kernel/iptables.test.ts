@@ -269,6 +269,17 @@ describe('removing', () => {
     expect(rules()).toEqual([]);
   });
 
+  test('starts one program a family when the addresses are known and no other attachment is there', () => {
+    add(...BOTH);
+    vi.clearAllMocks();
+    onHost((nft) => removeMasquerade(nft, { ...OWNER, addresses: BOTH }));
+    expect(vi.mocked(spawning.run).mock.calls.map(([program]) => program)).toEqual([
+      '/usr/sbin/iptables-nft-restore',
+      '/usr/sbin/ip6tables-nft-restore',
+    ]);
+    expect(chains()).toEqual([]);
+  });
+
   test('starts no program on a host without iptables rules', () => {
     onHost((nft) => removeMasquerade(nft, OWNER));
     expect(spawning.run).not.toHaveBeenCalled();

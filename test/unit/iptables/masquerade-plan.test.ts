@@ -7,6 +7,7 @@ import {
   encodeNewChain,
   encodeRemoval,
   encodeRepair,
+  encodeUsualRemoval,
   familiesOf,
   findMissing,
   planMasquerade,
@@ -126,6 +127,14 @@ describe('what CHECK misses', () => {
 describe('a removal', () => {
   test('takes the jumps and then the chain', () => {
     expect(commandsOf(encodeRemoval(CHAIN, saved(JUMP, ACCEPT, MASQUERADE), {}))).toEqual([
+      JUMP.replace('-A', '-D'),
+      `-F ${CHAIN}`,
+      `-X ${CHAIN}`,
+    ]);
+  });
+
+  test('of the usual chain needs no listing', () => {
+    expect(commandsOf(encodeUsualRemoval(plan('10.22.0.2/24', 'fd00:22::2/64'), 4))).toEqual([
       JUMP.replace('-A', '-D'),
       `-F ${CHAIN}`,
       `-X ${CHAIN}`,

@@ -1,0 +1,167 @@
+// Published ports in the reference's iptables format: made for `backend: "iptables"`, compared by CHECK, and removed
+// wherever the reference or we left them. Called by plugins; a program runs only where there is something to do.
+
+import { mkdirSync } from 'node:fs';
+import { checkFailed, hasCode, tryAgainLater } from '../cni/error.ts';
+import type { Family } from '../ip/cidr.ts';
+import { lockFile } from '../linux/file-lock.ts';
+import type { Nftables } from '../nftables/nftables.ts';
+import type { TableRef } from '../nftables/objects.ts';
+import {
+  encodeNewChain,
+  encodeRemoval,
+  encodeReplacement,
+  findDifference,
+  type HostportsPlan,
+} from './hostports-plan.ts';
+import type { ValidContainers } from './masquerade.ts';
+import { familiesOf } from './masquerade-plan.ts';
+import {
+  type ChainOwner,
+  hostportsChain,
+  hostportsSourceChain,
+  isHostportsChain,
+  ownerInHostportsComment,
+} from './names.ts';
+import { findNatTables } from './nat-tables.ts';
+import { type NatTable, readTable, restoreTable } from './programs.ts';
+import type { SavedTable } from './save-format.ts';
+
+// Someone else may change the table between our look and our change; then the change fails and we look again.
+const ATTEMPTS = 5;
+
+const LOCK_DIRECTORY = '/run/patchbay';
+const LOCK_FILE = `${LOCK_DIRECTORY}/iptables.lock`;
+const LOCK_SECONDS = 60;
+
+/**
+ * Publishes what the plan says, one iptables-restore a family. Only on a host without the shared chains and hooks, or
+ * for a container that has ports on this network already, a look at the table and a second restore follow; what the
+ * container had is replaced. No number of processes at once makes a shared chain, rule or hook twice.
+ *
+ * Throws CniError `notAvailable` when the program is missing, `tryAgainLater` when another process keeps the lock for a
+ * minute, Error naming the chain when the program refuses.
+ *
+ * Equivalent to: `iptables -t nat -N CNI-DN-…`, and its rules (`encodeNewChain`).
+ */
+export function addHostports(plan: HostportsPlan): void {
+  for (const family of publishedFamilies(plan)) addFamily(plan, { family, flavour: 'default' });
+}
+
+/**
+ * CHECK of what `addHostports` made, hooks included: throws CniError `checkFailed` naming the first thing that is
+ * missing or different, `notAvailable` when the program is missing.
+ */
+export function expectHostports(plan: HostportsPlan): void {
+  for (const family of publishedFamilies(plan)) {
+    const difference = findDifference(plan, family, readTable({ family, flavour: 'default' }));
+    if (difference !== undefined) throw checkFailed(`In table nat of IPv${family}, ${difference}`);
+  }
+}
+
+/** The families in which a plan publishes anything, IPv4 first. */
+export function publishedFamilies(plan: HostportsPlan): Family[] {
+  return plan.mappings.length === 0 ? [] : familiesOf(plan);
+}
+
+/** Whether chains of this format, in either iptables, publish all that the plan says in a family. */
+export function hasHostports(nft: Nftables | undefined, plan: HostportsPlan, family: Family): boolean {
+  return findHostports(nft, plan)
+    .filter((table) => table.family === family)
+    .some((table) => findDifference(plan, family, readTable(table)) === undefined);
+}
+
+/**
+ * The nat tables that hold a chain of a container's ports, or may: what is in a legacy table takes a program to tell.
+ * Costs one question a family over netlink, two more where there are iptables rules, and one small file.
+ */
+export function findHostports(nft: Nftables | undefined, owner: ChainOwner): NatTable[] {
+  let names: string[] | undefined;
+  return findNatTables((table) => {
+    if (nft?.findTable(table) === undefined) return false; // the usual case, which need not pay for a hash
+    names ??= chainsOf(owner);
+    return names.some((name) => nft.findChain({ table, name }) !== undefined);
+  });
+}
+
+/**
+ * Removes the ports of a container on a network that any release of the reference, or `addHostports`, published through
+ * either iptables: its chains, and whatever jumps to them. What all attachments share stays. It needs to know no port.
+ * Throws CniError `notAvailable` when there is a chain and no program for it, Error naming it when the program refuses.
+ *
+ * Equivalent to: `iptables -t nat -D CNI-HOSTPORT-DNAT … -j CNI-DN-…`, `-F CNI-DN-…`, `-X CNI-DN-…`
+ */
+export function removeHostports(nft: Nftables | undefined, owner: ChainOwner): void {
+  const tables = findHostports(nft, owner);
+  if (tables.length === 0) return;
+  const chains = chainsOf(owner);
+  const failure = `Cannot remove chain "${hostportsChain(owner)}"`;
+  for (const table of tables)
+    changeTable(table, { encode: (saved) => encodeRemoval(chains, saved), failure });
+}
+
+/**
+ * Removes the ports of all containers on a network but the valid ones, as far as the comments tell whose a chain is: for
+ * GC. Throws as `removeHostports` does.
+ */
+export function removeStaleHostports(nft: Nftables | undefined, valid: ValidContainers): void {
+  const hasAnyChain = (table: TableRef) =>
+    nft?.listChains(table).some((chain) => isHostportsChain(chain.name)) ?? false;
+  const failure = `Cannot remove the chains of containers that left network "${valid.network}"`;
+  for (const table of findNatTables(hasAnyChain)) {
+    changeTable(table, { encode: (saved) => encodeRemoval(staleChains(saved, valid), saved), failure });
+  }
+}
+
+function addFamily(plan: HostportsPlan, table: NatTable): void {
+  if (restoreTable(table, encodeNewChain(plan, table.family)).applied) return;
+  using _lock = lockTables(); // two that miss the same hook must not both make it
+  changeTable(table, {
+    encode: (saved) => encodeReplacement(plan, table.family, saved),
+    failure: `Cannot add chain "${plan.chain}"`,
+  });
+}
+
+interface Change {
+  /** The text to apply to a table as listed, undefined when there is nothing to do. */
+  encode(saved: SavedTable): string | undefined;
+  readonly failure: string;
+}
+
+function changeTable(table: NatTable, change: Change): void {
+  let refused: { text: string; reason: string } | undefined;
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    const text = change.encode(readTable(table));
+    if (text === undefined) return;
+    if (text === refused?.text) break; // nobody interfered, so it will be refused again
+    const outcome = restoreTable(table, text);
+    if (outcome.applied) return;
+    refused = { text, reason: outcome.reason };
+  }
+  throw new Error(`${change.failure} with ${refused?.reason}`);
+}
+
+/** Without a writable /run a chain still can't be made twice, as the kernel sees to that; a missing hook could. */
+function lockTables(): Disposable | undefined {
+  try {
+    mkdirSync(LOCK_DIRECTORY, { mode: 0o700, recursive: true });
+    return lockFile(LOCK_FILE, { deadlineMs: LOCK_SECONDS * 1000, mode: 0o600 });
+  } catch (cause) {
+    if (!hasCode(cause, 'ETIMEDOUT')) return undefined;
+    throw tryAgainLater(`Cannot get the lock "${LOCK_FILE}" within ${LOCK_SECONDS} s`, { cause });
+  }
+}
+
+function chainsOf(owner: ChainOwner): string[] {
+  return [hostportsChain(owner), hostportsSourceChain(owner)];
+}
+
+// Whose a chain is stands in the comments of the jumps to it alone.
+function staleChains(saved: SavedTable, valid: ValidContainers): string[] {
+  const containers = new Set(valid.containerIds);
+  const comments = new Set(saved.rules.map((rule) => rule.comment ?? ''));
+  return [...comments].flatMap((comment) => {
+    const owner = ownerInHostportsComment(comment);
+    return owner?.network === valid.network && !containers.has(owner.containerId) ? chainsOf(owner) : [];
+  });
+}
