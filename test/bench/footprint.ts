@@ -31,7 +31,7 @@ export async function measureFootprint(
     const reports = new Map<string, string>();
     let prevResult: unknown;
     for (const verb of VERBS) {
-      const order = invocation(implementation, 'bridge', verb, MEASURED, configOf(shape, prevResult));
+      const order = invocation(implementation, 'bridge', verb, MEASURED, configOf(shape, { prevResult }));
       const finished = await host.run({ ...order, argv: [...wrapper, ...order.argv] });
       if (finished.exitCode !== 0) throw new Error(`${verb} failed under ${wrapper[0]}: ${finished.stdout}`);
       if (verb === 'ADD') prevResult = JSON.parse(finished.stdout);

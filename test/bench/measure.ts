@@ -4,7 +4,7 @@
 import { type BenchHost, openBenchHost } from './host.ts';
 import type { Finished } from './host-worker.ts';
 import { type AttachmentAt, configOf, invocation, MEASURED, type Verb } from './network.ts';
-import { attachCrowd, crowdMember, imitateCrowd, storeAddresses } from './prefill.ts';
+import { attachCrowd, crowdOf, imitateCrowd, storeAddresses } from './prefill.ts';
 import type { Cycle, Lane, Scenario } from './scenarios.ts';
 
 /** The times of one lane's verb, in the order they were taken. Milliseconds. */
@@ -66,15 +66,18 @@ export async function measure(
 }
 
 async function prepare(host: BenchHost, { name, implementation, shape, prefill }: Lane): Promise<void> {
-  if (prefill.attachments > 0 && name === 'ours') {
-    await attachCrowd(host, implementation, shape, prefill.attachments);
+  if (prefill.attachments > 0) {
+    const fill = name === 'reference' ? imitateCrowd : attachCrowd;
+    await fill(host, implementation, shape, prefill);
   }
-  if (prefill.attachments > 0 && name === 'reference') {
-    const maker = new Runner(host, { name, implementation, shape, prefill }, 'bridge');
-    for (const step of STEPS.bridge) await maker.run(step, { keep: false });
-    await imitateCrowd(host, prefill.attachments);
+  if (prefill.stored > 0) {
+    const owners = crowdOf({ ...prefill, attachments: prefill.stored });
+    await storeAddresses(
+      host,
+      0,
+      owners.map((member) => member.attachment),
+    );
   }
-  if (prefill.stored > 0) await storeAddresses(host, prefill.stored, crowdMember);
 }
 
 /** One lane on its host. It remembers the result of the last ADD, which CHECK and DEL are given as prevResult. */
@@ -114,7 +117,8 @@ class Runner {
     const { implementation, shape, name } = this.#lane;
     const plugin =
       name === 'empty program' ? 'empty' : this.#cycle === 'host-local' ? 'host-local' : 'bridge';
-    const config = configOf(shape, verb === 'CHECK' || verb === 'DEL' ? this.#prevResult : undefined);
+    const prevResult = verb === 'CHECK' || verb === 'DEL' ? this.#prevResult : undefined;
+    const config = configOf(shape, { prevResult });
     return invocation(implementation, plugin, verb, attachment, config);
   }
 }

@@ -24,9 +24,10 @@ export interface AttachmentAt {
 
 export type Verb = 'ADD' | 'CHECK' | 'DEL' | 'VERSION';
 
-export const NETWORK = 'bench';
-export const BRIDGE = 'cnibench0';
-export const STORE = '/var/lib/cni/networks/bench';
+/** The networks of a host, each with a bridge and subnets of its own. What is measured is number 0. */
+export const NETWORKS = [0, 1, 2, 3] as const;
+export type NetworkNumber = (typeof NETWORKS)[number];
+
 export const MEASURED: AttachmentAt = { containerId: 'measured', ifname: 'eth0', netns: 's1' };
 
 // After each process: links, rules and namespaces are freed behind its back, by work queues and grace periods.
@@ -58,27 +59,46 @@ export function invocation(
   };
 }
 
+export function networkName(network: NetworkNumber): string {
+  return `bench${network}`;
+}
+
+export function bridgeName(network: NetworkNumber): string {
+  return `cnibench${network}`;
+}
+
+/** host-local's directory of a network. */
+export function storeOf(network: NetworkNumber): string {
+  return `/var/lib/cni/networks/${networkName(network)}`;
+}
+
 /** A config like the ones Podman and Kubernetes set-ups write: gateway on the bridge, default route, host-local. */
-export function configOf(shape: NetworkShape, prevResult?: unknown): Record<string, unknown> {
+export function configOf(
+  shape: NetworkShape,
+  { network = 0, prevResult }: { network?: NetworkNumber; prevResult?: unknown } = {},
+): Record<string, unknown> {
   const dual = shape.families === 'dual stack';
   return {
     cniVersion: CNI_VERSION,
-    name: NETWORK,
+    name: networkName(network),
     type: 'bridge',
-    bridge: BRIDGE,
+    bridge: bridgeName(network),
     isDefaultGateway: true,
     ipMasq: shape.ipMasq !== 'off',
     ...(['iptables', 'nftables'].includes(shape.ipMasq) ? { ipMasqBackend: shape.ipMasq } : {}),
     ipam: {
       type: 'host-local',
-      ranges: [[{ subnet: '10.200.0.0/16' }], ...(dual ? [[{ subnet: 'fd00:200::/64' }]] : [])],
+      ranges: [
+        [{ subnet: `10.20${network}.0.0/16` }],
+        ...(dual ? [[{ subnet: `fd00:20${network}::/64` }]] : []),
+      ],
     },
     ...(prevResult === undefined ? {} : { prevResult }),
   };
 }
 
-/** The address the n-th attachment has, counted from 0 after the gateway's. */
-export function addressOf(family: 4 | 6, n: number): string {
+/** The IPv4 address that the n-th attachment to a network has, counted from 0 after the gateway's. */
+export function addressOf(network: NetworkNumber, n: number): string {
   const host = n + 2;
-  return family === 4 ? `10.200.${host >> 8}.${host & 255}` : `fd00:200::${host.toString(16)}`;
+  return `10.20${network}.${host >> 8}.${host & 255}`;
 }

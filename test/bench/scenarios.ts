@@ -31,9 +31,10 @@ export interface Contestants {
   readonly referenceHasNftables: boolean;
 }
 
-const NOTHING: Prefill = { attachments: 0, stored: 0 };
-const CROWD: Prefill = { attachments: 1000, stored: 0 };
-const FULL_STORE: Prefill = { attachments: 0, stored: 20_000 };
+const NOTHING: Prefill = { attachments: 0, networks: 1, stored: 0 };
+const CROWD: Prefill = { attachments: 1000, networks: 4, stored: 0 };
+const CROWDED_BRIDGE: Prefill = { attachments: 1000, networks: 1, stored: 0 };
+const FULL_STORE: Prefill = { attachments: 0, networks: 1, stored: 20_000 };
 
 export const NAMES = {
   version: 'VERSION',
@@ -44,7 +45,8 @@ export const NAMES = {
   masq4Nft: 'IPv4, ipMasq, both on nftables',
   masq46Nft: 'dual stack, ipMasq, both on nftables',
   masq46Iptables: 'dual stack, ipMasq, both on iptables',
-  crowd: 'IPv4, ipMasq, 1,000 attachments',
+  crowd: 'IPv4, ipMasq, 1,000 attachments on four bridges',
+  crowdedBridge: 'IPv4, ipMasq, 1,000 attachments on one bridge',
   store: 'IPv4, 20,000 stored addresses',
   hostLocal: 'host-local alone',
   hostLocalFull: 'host-local alone, 20,000 stored addresses',
@@ -80,6 +82,7 @@ export function scenariosOf(contestants: Contestants): Scenario[] {
     duel(NAMES.masq46, { families: 'dual stack', ipMasq: 'default' }),
     ...nftables,
     duel(NAMES.crowd, { families: 'IPv4', ipMasq: 'default' }, CROWD),
+    duel(NAMES.crowdedBridge, { families: 'IPv4', ipMasq: 'default' }, CROWDED_BRIDGE),
     duel(NAMES.store, plain4, FULL_STORE),
     duel(NAMES.hostLocal, plain4, NOTHING, 'host-local'),
     duel(NAMES.hostLocalFull, plain4, FULL_STORE, 'host-local'),
