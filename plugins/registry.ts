@@ -3,9 +3,10 @@
 import type { AnyPlugin } from '../shared/cni/plugin.ts';
 import { bridge } from './bridge/index.ts';
 import { hostLocal } from './host-local/index.ts';
+import { portmap } from './portmap/index.ts';
 
 const PLUGINS: ReadonlyMap<string, AnyPlugin> = new Map(
-  [bridge, hostLocal].map((plugin) => [plugin.name, plugin]),
+  [bridge, hostLocal, portmap].map((plugin) => [plugin.name, plugin]),
 );
 
 /** The plugin of that name. */

@@ -12,10 +12,10 @@ import {
   planReferenceCleanup,
   planReferenceGc,
 } from '../../shared/iptables/reference-nftables.ts';
-import { type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
+import type { Nftables } from '../../shared/nftables/nftables.ts';
 import { commitGuarded } from '../../shared/ruleset/commit.ts';
 import * as native from '../../shared/ruleset/masquerade.ts';
-import { findRuleset, openRuleset } from '../../shared/ruleset/open.ts';
+import { findRuleset, type RulesetNeed, withRuleset } from '../../shared/ruleset/open.ts';
 import type { BridgeConfig } from './config.ts';
 
 /** Masquerades the addresses; the undo removes what this call made. Throws kernelFeatureMissing without nf_tables. */
@@ -37,12 +37,11 @@ export function masquerade(
     iptables.addMasquerade(planMasquerade(owner));
     return;
   }
-  using nft = openForMasquerade(kernelFeatureMissing);
   rollback.add('remove the masquerade elements', () => {
-    using again = openNftables();
-    removeMasquerade(again, attachment);
+    using nft = findRuleset();
+    removeMasquerade(nft, attachment);
   });
-  native.addMasquerade(nft, attachment, addresses);
+  withRuleset(need(kernelFeatureMissing), (nft) => native.addMasquerade(nft, attachment, addresses));
 }
 
 /** Removes our elements, and the rules the reference's nftables backend left for the attachment, in one batch. */
@@ -52,7 +51,7 @@ export function removeMasquerade(nft: Nftables | undefined, attachment: Attachme
   }
   const owner = ownerHash(attachment);
   commitGuarded(nft, () => [
-    ...native.planRemoval(nft, (found) => found.ownerHash === owner),
+    ...native.planOwnerRemoval(nft, owner),
     ...planReferenceCleanup(nft, attachment),
   ]);
 }
@@ -122,14 +121,15 @@ export function expectMasquerade(
     iptables.expectMasquerade(plan);
     return;
   }
-  using nft = openForMasquerade(kernelFeatureMissing);
-  try {
-    native.expectMasquerade(nft, attachment, addresses);
-  } catch (error) {
-    if (!hasReferenceMasquerade(nft, attachment, addresses) && !iptables.hasMasquerade(nft, plan)) {
-      throw error;
+  withRuleset(need(kernelFeatureMissing), (nft) => {
+    try {
+      native.expectMasquerade(nft, attachment, addresses);
+    } catch (error) {
+      if (!hasReferenceMasquerade(nft, attachment, addresses) && !iptables.hasMasquerade(nft, plan)) {
+        throw error;
+      }
     }
-  }
+  });
 }
 
 /** Throws notAvailable (50) when the backend of the config cannot be used on this host. */
@@ -138,10 +138,9 @@ export function expectMasqueradeUsable(config: BridgeConfig): void {
     iptables.expectPrograms();
     return;
   }
-  using nft = openForMasquerade(notAvailable);
-  nft.generation();
+  withRuleset(need(notAvailable), (nft) => native.tryMasquerade(nft));
 }
 
-function openForMasquerade(fail: typeof notAvailable): Nftables {
-  return openRuleset(fail, { need: 'Field "ipMasq"', alternative: '"ipMasqBackend" to "iptables"' });
+function need(fail: RulesetNeed['fail']): RulesetNeed {
+  return { fail, need: 'Field "ipMasq"', alternative: '"ipMasqBackend" to "iptables"' };
 }

@@ -17,6 +17,11 @@ import { lowerStatements } from './lower.ts';
 import { NfTablesMissing } from './missing.ts';
 import type { Command, TableRef } from './objects.ts';
 
+export interface CommitOptions {
+  readonly generation?: number | undefined;
+  readonly dryRun?: boolean;
+}
+
 /**
  * Carries out all commands or none. With `generation`, only if nobody changed the ruleset since that number was read.
  *
@@ -25,13 +30,15 @@ import type { Command, TableRef } from './objects.ts';
  * stumbled over, the first being the cause; it may acknowledge the last object all the same, so any refusal counts
  * more than any acknowledgement.
  *
+ * With `dryRun` END is left out: the kernel judges every object, then drops them all, as for `nft --check`.
+ *
  * Throws NetlinkError naming the object, `code` ERESTART when the generation has changed; NfTablesMissing, with that
  * error as its cause, when it only says that the kernel was built without what the batch needs.
  */
 export function commitBatch(
   connection: NetlinkConnection,
   commands: readonly Command[],
-  generation: number | undefined,
+  { generation, dryRun = false }: CommitOptions,
 ): void {
   const messages = encodeCommands(commands);
   if (messages.length === 0) return;
@@ -40,7 +47,7 @@ export function commitBatch(
     flags: index === messages.length - 1 ? flags | NLM_F_ACK : flags,
     body,
   }));
-  const requests = [encodeBegin(generation), ...objects, encodeEnd()];
+  const requests = [encodeBegin(generation), ...objects, ...(dryRun ? [] : [encodeEnd()])];
   expectAccepted(connection.batch(describeBatch(commands), requests), messages, commands);
 }
 

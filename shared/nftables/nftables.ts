@@ -5,7 +5,7 @@ import { EAGAIN, SystemError } from '../linux/system-error.ts';
 import { type NetlinkConnection, openNetlink } from '../netlink/connection.ts';
 import type { NetlinkMessage, NetlinkRequest } from '../netlink/message.ts';
 import { NetlinkError } from '../netlink/netlink-error.ts';
-import { commitBatch } from './batch.ts';
+import { type CommitOptions, commitBatch } from './batch.ts';
 import {
   NETLINK_NETFILTER,
   NFNETLINK_V0,
@@ -70,12 +70,12 @@ export interface Nftables extends Disposable {
   findElement(set: SetRef, key: Uint8Array): ElementFact | undefined;
   /**
    * Carries out all commands or none; no command, no datagram. With `generation`, only if the ruleset is still the one
-   * that number was read from.
+   * that number was read from. With `dryRun` the kernel judges the commands and keeps nothing.
    * Throws NetlinkError naming the object at fault; its `code` is ERESTART when the generation changed. An error that
    * `isNfTablesMissing` knows when the kernel was built without what is needed (NAT in family inet, an expression).
    * Equivalent to: `nft -f`
    */
-  commit(commands: readonly Command[], options?: { readonly generation?: number | undefined }): void;
+  commit(commands: readonly Command[], options?: CommitOptions): void;
 }
 
 /**
@@ -189,8 +189,8 @@ class Ruleset implements Nftables {
     return found[0];
   }
 
-  commit(commands: readonly Command[], options: { readonly generation?: number | undefined } = {}): void {
-    commitBatch(this.#connection, commands, options.generation);
+  commit(commands: readonly Command[], options: CommitOptions = {}): void {
+    commitBatch(this.#connection, commands, options);
   }
 
   [Symbol.dispose](): void {

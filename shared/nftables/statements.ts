@@ -176,11 +176,12 @@ class LinkName extends Comparable<string> {
     this.#key = key;
   }
 
-  /** `iifname "cni*"` */
-  startsWith(prefix: string): Statement {
+  /** `iifname "cni*"`, or `iifname != "cni*"` */
+  startsWith(prefix: string, { negated } = { negated: false }): Statement {
     const bytes = ifnameBytes(prefix).subarray(0, Buffer.byteLength(prefix));
     const load: Load = { kind: 'meta', key: this.#key, length: 16 };
-    return Object.freeze({ kind: 'match', load, test: Object.freeze({ op: 'eq', bytes, mask: undefined }) });
+    const test: Test = Object.freeze({ op: negated ? 'neq' : 'eq', bytes, mask: undefined });
+    return Object.freeze({ kind: 'match', load, test });
   }
 }
 

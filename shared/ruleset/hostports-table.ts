@@ -28,7 +28,7 @@ import {
   return_,
   th,
 } from '../nftables/statements.ts';
-import { FORMAT_COMMENT, isOutdated, TABLE } from './table.ts';
+import { FORMAT_COMMENT, isOutdated, replaceChain, TABLE } from './table.ts';
 
 /**
  * Behind NF_IP_PRI_NAT_DST (-100), where services are translated: a published port never takes a service's packets
@@ -160,7 +160,7 @@ export function planHostportsTable(found: { readonly comment: string | undefined
   return [
     add(TABLE),
     ...[HOSTPORTS, HOSTIPPORTS, HAIRPIN].flatMap((maps) => [add(maps[4]), add(maps[6])]),
-    ...chains.map(([chain]) => add(chain)),
+    ...chains.flatMap(([chain]) => (chain === PREROUTING ? replaceChain(PREROUTING, found) : [add(chain)])),
     ...chains.filter(([chain]) => chain !== CONDITIONAL).map(([chain]) => flush(chain)),
     ...chains.flatMap(([, rules]) => rules.map(add)),
   ];

@@ -102,6 +102,11 @@ export function addHostports(nft: Nftables, wish: PortsWish, isAlive: (owner: Ow
   return replaced;
 }
 
+/** Has the kernel judge the constant part of the table without keeping it. Throws what it refuses. */
+export function tryHostportsTable(nft: Nftables): void {
+  nft.commit(planHostportsTable(undefined), { dryRun: true });
+}
+
 /** What everybody publishes. Reads four maps. */
 export function listHostports(nft: Nftables): HeldPort[] {
   return ([4, 6] as const).flatMap((family) => [

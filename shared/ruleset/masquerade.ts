@@ -3,7 +3,7 @@
 import { type Attachment, type Owner, ownerComment, ownerHashIn, ownerIn } from '../cni/attachment.ts';
 import { checkFailed } from '../cni/error.ts';
 import { type Cidr, type Family, formatCidr, formatIp, ipToBytes, networkOf } from '../ip/cidr.ts';
-import type { Nftables } from '../nftables/nftables.ts';
+import type { ElementFact, Nftables } from '../nftables/nftables.ts';
 import {
   add,
   type Chain,
@@ -48,19 +48,28 @@ export function addMasquerade(nft: Nftables, attachment: Attachment, addresses: 
   ]);
 }
 
-/**
- * The elements whose comment names an owner that `isDoomed` picks, as commands to delete them. Reads both maps.
- */
+/** Has the kernel judge the constant part of the table without keeping it. Throws what it refuses. */
+export function tryMasquerade(nft: Nftables): void {
+  nft.commit(planTable(undefined), { dryRun: true });
+}
+
+/** Commands that delete all elements of one owner, given by hash. */
+export function planOwnerRemoval(nft: Nftables, ownerHash: string): Command[] {
+  return listElements(nft, { commentPrefix: ownerHash }).map(delete_);
+}
+
+/** Commands that delete the elements of every owner that `isDoomed` picks. */
 export function planRemoval(nft: Nftables, isDoomed: (owner: Owner) => boolean): Command[] {
-  return [MASQUERADE4, MASQUERADE6].flatMap((map) =>
-    nft
-      .listElements(map)
-      .filter(({ comment }) => {
-        const owner = comment === undefined ? undefined : ownerIn(comment);
-        return owner !== undefined && isDoomed(owner);
-      })
-      .map((found) => delete_({ kind: 'element', set: map, key: found.key })),
-  );
+  return listElements(nft, {})
+    .filter(({ comment }) => {
+      const owner = ownerIn(comment ?? '');
+      return owner !== undefined && isDoomed(owner);
+    })
+    .map(delete_);
+}
+
+function listElements(nft: Nftables, options: { readonly commentPrefix?: string }): ElementFact[] {
+  return [MASQUERADE4, MASQUERADE6].flatMap((map) => nft.listElements(map, options));
 }
 
 /**

@@ -15,21 +15,26 @@ export function findRuleset(): Nftables | undefined {
   }
 }
 
-/**
- * For ADD, CHECK and STATUS: throws what `fail` makes of the sentence when the kernel has no nf_tables. `need` names the
- * field that wants it, `alternative` the field and value that does without.
- */
-export function openRuleset(
-  fail: (msg: string, options: CniErrorOptions) => CniError,
-  { need, alternative }: { readonly need: string; readonly alternative: string },
-): Nftables {
+/** What a verb does about a kernel without nf_tables, or without a part of it that is needed. */
+export interface RulesetNeed {
+  /** Makes the error, by the verb: kernelFeatureMissing or notAvailable. */
+  readonly fail: (msg: string, options: CniErrorOptions) => CniError;
+  /** Who wants it, as the beginning of a sentence: `Field "ipMasq"`. */
+  readonly need: string;
+  /** The field and value that do without. */
+  readonly alternative: string;
+}
+
+/** For ADD, CHECK and STATUS: opens the ruleset for `use`. Throws what `fail` makes of a missing nf_tables. */
+export function withRuleset<T>({ fail, need, alternative }: RulesetNeed, use: (nft: Nftables) => T): T {
   try {
-    return openNftables();
+    using nft = openNftables();
+    return use(nft);
   } catch (cause) {
     if (!isNfTablesMissing(cause)) {
       throw cause;
     }
-    const next = `load the module "nf_tables" (Linux 5.10 or newer), or set ${alternative}`;
-    throw fail(`${need} needs nf_tables, which this kernel does not offer; ${next}`, { cause });
+    const next = `use Linux 5.10 or newer with the module "nf_tables", or set ${alternative}`;
+    throw fail(`${need} needs nf_tables with NAT, which this kernel does not offer; ${next}`, { cause });
   }
 }

@@ -5,6 +5,7 @@ import {
   type Chain,
   type Command,
   chain,
+  delete_,
   flush,
   map,
   type Rule,
@@ -62,10 +63,17 @@ export function planTable(found: { readonly comment: string | undefined } | unde
     add(TABLE),
     add(MASQUERADE4),
     add(MASQUERADE6),
-    add(POSTROUTING),
-    flush(POSTROUTING),
+    ...replaceChain(POSTROUTING, found),
     ...postroutingRules().map(add),
   ];
+}
+
+/** The kernel keeps the comment a chain was made with, so a new format takes a new chain. */
+export function replaceChain(
+  chain: Chain,
+  found: { readonly comment: string | undefined } | undefined,
+): Command[] {
+  return found === undefined ? [add(chain)] : [flush(chain), delete_(chain), add(chain)];
 }
 
 /** Whether a part of the table is missing, or of an older format, by the chain that stands for it. */

@@ -57,7 +57,7 @@ function commit(
 ): { kernel: FakeKernel; error: NetlinkError | undefined } {
   const kernel = fakeKernel(answer);
   try {
-    commitBatch(connectNetlink(kernel), commands, generation);
+    commitBatch(connectNetlink(kernel), commands, { generation });
     return { kernel, error: undefined };
   } catch (error) {
     if (!(error instanceof NetlinkError)) throw error;
@@ -185,7 +185,7 @@ describe('a kernel built without what is needed is told from a missing object', 
     const last = (request: NetlinkMessage) =>
       (request.flags & NLM_F_ACK) === 0 ? [] : [ack(request, errno, offset === undefined ? {} : { offset })];
     try {
-      commitBatch(connectNetlink(fakeKernel(last)), commands, undefined);
+      commitBatch(connectNetlink(fakeKernel(last)), commands, {});
     } catch (error) {
       return error;
     }

@@ -1,0 +1,69 @@
+// The portmap plugin's DEL: finds what the attachment published by its owner, whatever the config says by now.
+// Called by dispatch, often without netns, prevResult or portMappings.
+import { type Attachment, ownerHash } from '../../shared/cni/attachment.ts';
+import { Failures } from '../../shared/cni/failures.ts';
+import type { DelCall } from '../../shared/cni/plugin.ts';
+import type { Result } from '../../shared/cni/result.ts';
+import { type Cidr, parseCidr } from '../../shared/ip/cidr.ts';
+import { planReferenceHostportsCleanup } from '../../shared/iptables/reference-hostports.ts';
+import type { Nftables } from '../../shared/nftables/nftables.ts';
+import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { commitGuarded } from '../../shared/ruleset/commit.ts';
+import { type HeldPort, listHostports, planHostportsRemoval } from '../../shared/ruleset/hostports.ts';
+import { findRuleset } from '../../shared/ruleset/open.ts';
+import type { PortmapTeardown } from './config.ts';
+import { forgetFlows } from './flows.ts';
+import { removeIptablesPorts } from './iptables.ts';
+
+/**
+ * Removes all published ports of the attachment in both backends, made by us or by the reference plugin, and the UDP
+ * flows that still lead there (CNI SPEC 1.1.0, section 2, "DEL"). Throws the first failure after trying everything.
+ */
+export function del(call: DelCall<PortmapTeardown>): void {
+  const { attachment, log } = call;
+  const failures = new Failures();
+  using nft = findRuleset();
+  failures.attempt('remove the published ports', () => {
+    const removed = nft === undefined ? [] : removeHeld(nft, attachment, call.network.prevResult);
+    if (removed.length > 0) {
+      using host = openRtnetlink();
+      forgetFlows(host, { ports: removed, replySource: removed.map(({ target }) => target) }, log);
+    }
+  });
+  failures.attempt('remove the iptables rules', () => removeIptablesPorts(nft, attachment));
+  failures.throwIfAny();
+}
+
+/** The undo of ADD: the native part alone. */
+export function removePorts(attachment: Attachment): void {
+  using nft = findRuleset();
+  if (nft !== undefined) {
+    removeHeld(nft, attachment, undefined);
+  }
+}
+
+function removeHeld(nft: Nftables, attachment: Attachment, prevResult: Result | undefined): HeldPort[] {
+  const hash = ownerHash(attachment);
+  let removed: HeldPort[] = [];
+  commitGuarded(nft, () => {
+    const held = listHostports(nft);
+    removed = held.filter(({ owner }) => owner?.ownerHash === hash);
+    return [
+      ...planHostportsRemoval(nft, held, (owner) => owner.ownerHash === hash),
+      ...planReferenceHostportsCleanup(nft, attachment, addressesIn(prevResult)),
+    ];
+  });
+  return removed;
+}
+
+/** The reference's rules name the container alone, so its addresses on this network help where they are known. */
+function addressesIn(prevResult: Result | undefined): Cidr[] | undefined {
+  const addresses = (prevResult?.ips ?? []).flatMap(({ address }) => {
+    try {
+      return [parseCidr(address)];
+    } catch {
+      return [];
+    }
+  });
+  return addresses.length === 0 ? undefined : addresses;
+}

@@ -1,0 +1,37 @@
+// The portmap plugin's GC: removes the ports of attachments of this network that are not valid any more.
+// Called by dispatch with the attachments to keep, or without a word about them.
+import { networkHash, type Owner, ownerHash } from '../../shared/cni/attachment.ts';
+import { Failures } from '../../shared/cni/failures.ts';
+import type { GcCall } from '../../shared/cni/plugin.ts';
+import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { commitGuarded } from '../../shared/ruleset/commit.ts';
+import { listHostports, planHostportsRemoval } from '../../shared/ruleset/hostports.ts';
+import { findRuleset } from '../../shared/ruleset/open.ts';
+import type { PortmapTeardown } from './config.ts';
+import { removeStaleIptablesPorts } from './iptables.ts';
+import { isAlive } from './wish.ts';
+
+/**
+ * With a list (an empty one included) the ports of every attachment of this network that is not on it go; without one,
+ * only those whose host link is gone (CNI SPEC 1.1.0, section 2, "GC"). Throws at the end.
+ */
+export function gc(call: GcCall<PortmapTeardown>): void {
+  const { name } = call.network;
+  const valid = call.validAttachments;
+  const failures = new Failures();
+  using nft = findRuleset();
+  using host = openRtnetlink();
+  const kept = valid && new Set(valid.map((key) => ownerHash({ network: name, ...key })));
+  const isStale = (owner: Owner) =>
+    owner.networkHash === networkHash(name) &&
+    (kept === undefined ? !isAlive(host, owner) : !kept.has(owner.ownerHash));
+  if (nft !== undefined) {
+    failures.attempt('remove stale ports', () =>
+      commitGuarded(nft, () => planHostportsRemoval(nft, listHostports(nft), isStale)),
+    );
+  }
+  if (valid !== undefined) {
+    failures.attempt('remove stale iptables rules', () => removeStaleIptablesPorts(nft, name, valid));
+  }
+  failures.throwIfAny();
+}
