@@ -32,6 +32,7 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'shared/cni': ['shared/linux'],
   'shared/rtnetlink': ['shared/netlink', 'shared/linux', 'shared/ip'],
   'shared/nftables': ['shared/netlink', 'shared/linux', 'shared/ip'],
+  'shared/conntrack': ['shared/netlink', 'shared/linux', 'shared/ip'],
   'shared/iptables': ['shared/nftables', 'shared/cni', 'shared/linux', 'shared/ip'],
   'shared/ruleset': ['shared/nftables', 'shared/cni', 'shared/linux', 'shared/ip'],
 };
