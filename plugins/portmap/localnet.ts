@@ -3,6 +3,8 @@
 import { isLoopback } from '../../shared/ip/cidr.ts';
 import { ensureSysctl } from '../../shared/linux/sysctl.ts';
 import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { ensureLoopbackGuard } from '../../shared/ruleset/hostports.ts';
+import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapConfig } from './config.ts';
 import type { MappingPlan } from './plan.ts';
 
@@ -22,11 +24,26 @@ export function enableLocalnet(
     return;
   }
   try {
+    if (config.backend === 'iptables') {
+      guardLoopback(log);
+    }
     ensureSysctl(localnetSysctl(link), '1');
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     log(`Published ports do not answer on 127.0.0.1: ${reason}`);
   }
+}
+
+/** The reference's rules have no guard, so it comes from our own table; where there is no nf_tables, the host is told. */
+function guardLoopback(log: (line: string) => void): void {
+  using nft = findRuleset();
+  if (nft === undefined) {
+    log(
+      'Neighbours may reach services of this host that listen on 127.0.0.1 only: without nf_tables nothing guards them',
+    );
+    return;
+  }
+  ensureLoopbackGuard(nft);
 }
 
 /** The link that needs `route_localnet`, undefined when none does. */

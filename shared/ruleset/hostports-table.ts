@@ -143,8 +143,7 @@ export function hostportsRules(): readonly (readonly [Chain, readonly Rule[]])[]
         [ct.status.has('dnat'), ip6.daddr.vmap(HAIRPIN[6])],
       ]),
     ],
-    // With route_localnet a neighbour could otherwise reach what listens on 127.0.0.1 only (CVE-2020-8558).
-    [GUARD, rules(GUARD, [[iifname.isNot('lo'), ip.daddr.is(LOOPBACK4), drop()]])],
+    [GUARD, guardRules()],
   ];
 }
 
@@ -164,6 +163,16 @@ export function planHostportsTable(found: { readonly comment: string | undefined
     ...chains.filter(([chain]) => chain !== CONDITIONAL).map(([chain]) => flush(chain)),
     ...chains.flatMap(([, rules]) => rules.map(add)),
   ];
+}
+
+/** With route_localnet a neighbour could otherwise reach what listens on 127.0.0.1 only (CVE-2020-8558). */
+function guardRules(): Rule[] {
+  return rules(GUARD, [[iifname.isNot('lo'), ip.daddr.is(LOOPBACK4), drop()]]);
+}
+
+/** The guard alone, for a table without the rest. */
+export function planGuard(): Command[] {
+  return [add(TABLE), add(GUARD), flush(GUARD), ...guardRules().map(add)];
 }
 
 /** The chain that masquerades redirected packets from the subnet itself and, for IPv4, from this host's loopback. */

@@ -37,6 +37,7 @@ import { commitGuarded } from './commit.ts';
 import { expectChain, expectRules, inWords, wordsOf } from './expect-rules.ts';
 import {
   CONDITIONAL,
+  GUARD,
   HAIRPIN,
   HOSTIPPORTS,
   HOSTPORTS,
@@ -44,6 +45,7 @@ import {
   hairpinChain,
   hostportsRules,
   PREROUTING,
+  planGuard,
   planHostportsTable,
 } from './hostports-table.ts';
 import { FORMAT, formatIn } from './table.ts';
@@ -100,6 +102,14 @@ export function addHostports(nft: Nftables, wish: PortsWish, isAlive: (owner: Ow
     ];
   });
   return replaced;
+}
+
+/**
+ * Makes sure that neighbours cannot reach 127.0.0.0/8 of this host: for those who set `route_localnet` without
+ * publishing ports through this table.
+ */
+export function ensureLoopbackGuard(nft: Nftables): void {
+  commitGuarded(nft, () => (nft.findChain(GUARD) === undefined ? planGuard() : []));
 }
 
 /** Has the kernel judge the constant part of the table without keeping it. Throws what it refuses. */
@@ -177,9 +187,14 @@ function planReplacements(
   isAlive: (owner: Owner) => boolean,
 ): Replacement[] {
   const own = ownerHash(wish.attachment);
-  const addresses = new Set(wish.hairpins.map(({ address }) => formatIp(address.ip)));
-  const leased = new Set([...addresses, ...wish.ports.map(({ target }) => formatIp(target))]);
-  const hasConditions = { 4: wish.conditions[4].length > 0, 6: wish.conditions[6].length > 0 };
+  const leased = new Set(
+    [...wish.hairpins.map(({ address }) => address.ip), ...wish.ports.map(({ target }) => target)].map(
+      formatIp,
+    ),
+  );
+  // A port with conditions shares it with others: which of them a packet fits is not ours to decide.
+  const exclusive = wish.ports.filter(({ target }) => wish.conditions[target.family].length === 0);
+  const wanted = Map.groupBy(exclusive, portKey);
   return held.flatMap((port): Replacement[] => {
     if (port.owner?.ownerHash === own) {
       return [];
@@ -187,27 +202,26 @@ function planReplacements(
     if (leased.has(formatIp(port.target))) {
       return [{ port, why: `its address ${formatIp(port.target)} was leased anew` }];
     }
-    const wanted = wish.ports.find(
-      (candidate) => !hasConditions[candidate.target.family] && overlaps(candidate, port),
-    );
-    if (wanted === undefined) {
+    const inTheWay = wanted.get(portKey(port))?.find((candidate) => shareAddress(candidate, port));
+    if (inTheWay === undefined) {
       return [];
     }
     if (port.owner === undefined || isAlive(port.owner)) {
       throw portConflict(
-        `Cannot publish ${describePort(wanted)}: ${describePort(port)} belongs to "${describeHolder(port)}"; choose another host port or remove that container`,
+        `Cannot publish ${describePort(inTheWay)}: ${describePort(port)} belongs to "${describeHolder(port)}"; choose another host port or remove that container`,
       );
     }
     return [{ port, why: 'the host link of its container is gone' }];
   });
 }
 
-/** Same family, protocol and port, and the same address or one of them for all addresses. */
-function overlaps(one: PublishedPort, other: PublishedPort): boolean {
-  const isSamePort = one.protocol === other.protocol && one.hostPort === other.hostPort;
-  const isSameFamily = one.target.family === other.target.family;
-  const isAny = one.hostIp === undefined || other.hostIp === undefined;
-  return isSamePort && isSameFamily && (isAny || one.hostIp.value === other.hostIp.value);
+function portKey({ target, protocol, hostPort }: PublishedPort): string {
+  return `${target.family} ${protocol} ${hostPort}`;
+}
+
+/** One of them is for all addresses, or both are for the same. */
+function shareAddress(one: PublishedPort, other: PublishedPort): boolean {
+  return one.hostIp === undefined || other.hostIp === undefined || one.hostIp.value === other.hostIp.value;
 }
 
 /** The words of the comment without the hashes: `net: n1, if: eth0, id: c1`. */
@@ -220,14 +234,30 @@ function describeHolder({ comment }: HeldPort): string {
 function planPorts(wish: PortsWish, held: readonly HeldPort[], replaced: readonly HeldPort[]): Command[] {
   const own = ownerHash(wish.attachment);
   const { plain, conditional } = wishedPorts(wish);
-  const mine = held.filter(({ owner }) => owner?.ownerHash === own);
-  const kept = plain.filter(({ element }) => mine.some((port) => isSameElement(port.element, element)));
-  const stale = mine.filter((port) => !kept.some(({ element }) => isSameElement(port.element, element)));
+  const mine = new Map(
+    held
+      .filter(({ owner }) => owner?.ownerHash === own)
+      .map((port) => [elementKey(port.element), port.element]),
+  );
+  const kept = new Set<ElementFact>();
+  const missing = plain.filter(({ element }) => {
+    const found = mine.get(elementKey(element));
+    if (found === undefined || !isSameElement(found, element)) {
+      return true;
+    }
+    kept.add(found);
+    return false;
+  });
+  const stale = [...mine.values()].filter((element) => !kept.has(element));
   return [
-    ...[...replaced, ...stale].map((port) => delete_(port.element)),
-    ...plain.filter((wished) => !kept.includes(wished)).map(({ element }) => add(element)),
+    ...[...replaced.map(({ element }) => element), ...stale].map(delete_),
+    ...missing.map(({ element }) => add(element)),
     ...conditional.map(add),
   ];
+}
+
+function elementKey({ set, key }: ElementFact | Element): string {
+  return `${set.name} ${Buffer.from(key).toString('hex')}`;
 }
 
 function isSameElement(found: ElementFact, wished: Element): boolean {
