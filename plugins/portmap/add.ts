@@ -5,7 +5,7 @@ import type { Result } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { addHostports, type PortsWish } from '../../shared/ruleset/hostports.ts';
-import { type RulesetNeed, withRuleset } from '../../shared/ruleset/open.ts';
+import { findRuleset, type RulesetNeed, withRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapConfig } from './config.ts';
 import { removePorts } from './del.ts';
 import { forgetFlows } from './flows.ts';
@@ -59,7 +59,10 @@ function publish(
 ): void {
   const { config, attachment, log } = call;
   if (config.backend === 'iptables') {
-    rollback.add('remove the iptables rules', () => removeIptablesPorts(undefined, attachment));
+    rollback.add('remove the iptables rules', () => {
+      using nft = findRuleset();
+      removeIptablesPorts(nft, attachment);
+    });
     addIptablesPorts(config, attachment, plan);
   } else {
     rollback.add('remove the published ports', () => removePorts(attachment));

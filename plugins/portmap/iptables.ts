@@ -8,7 +8,8 @@ import { expectPrograms } from '../../shared/iptables/masquerade.ts';
 import { hasReferenceHostports } from '../../shared/iptables/reference-hostports.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
 import type { PortmapConfig } from './config.ts';
-import type { MappingPlan } from './plan.ts';
+import type { MappingPlan, PlannedPort } from './plan.ts';
+import type { PortMapping } from './port-mapping.ts';
 
 /** Publishes the ports by one iptables-restore a family. */
 export function addIptablesPorts(config: PortmapConfig, attachment: Attachment, plan: MappingPlan): void {
@@ -55,13 +56,8 @@ function planFormat(config: PortmapConfig, attachment: Attachment, plan: Mapping
     network: attachment.network,
     containerId: attachment.containerId,
     addresses,
-    mappings: plan.entries.map(({ family, protocol, hostIp, hostPort, containerPort }) => ({
-      protocol,
-      hostPort,
-      containerPort,
-      hostIp,
-      families: [family],
-    })),
+    // Both families in one: the format's jump names every port of the attachment, whatever family it leads to.
+    mappings: config.mappings.filter((mapping) => plan.entries.some((entry) => isPartOf(entry, mapping))),
     snat: config.snat,
     masqAll: config.masqAll,
     markMasqBit: config.markMasqBit,
@@ -69,4 +65,9 @@ function planFormat(config: PortmapConfig, attachment: Attachment, plan: Mapping
     conditions4: config.conditions4,
     conditions6: config.conditions6,
   });
+}
+
+/** What the plan has skipped makes no rule. */
+function isPartOf(entry: PlannedPort, { protocol, hostPort, hostIp }: PortMapping): boolean {
+  return entry.protocol === protocol && entry.hostPort === hostPort && entry.hostIp === hostIp;
 }
