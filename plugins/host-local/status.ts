@@ -35,8 +35,8 @@ export function status(call: StatusCall<HostLocalConfig>): void {
 // Asked of the nearest directory that exists: an ADD makes the others. Root may write anywhere, but not on a file
 // system mounted read-only or into an immutable directory, and access(2) tells both.
 function expectWritable(directory: string): void {
-  const nearest = nearestExisting(directory);
-  explain(nearest, () => {
+  const nearest = nearestExisting(directory, directory);
+  explain(directory, nearest, () => {
     if (!statSync(nearest).isDirectory()) throw new Error('it is not a directory');
     accessSync(nearest, constants.W_OK | constants.X_OK);
     const { bavail, files, ffree } = statfsSync(nearest);
@@ -45,26 +45,28 @@ function expectWritable(directory: string): void {
     if (files > 0 && ffree === 0) throw new Error('no inode is left on its file system');
   });
   const lock = join(directory, 'lock');
-  explain(lock, () => {
+  explain(directory, lock, () => {
     if (lstatSync(lock, { throwIfNoEntry: false })?.isFile() === false)
       throw new Error('it is not a regular file');
   });
 }
 
-function nearestExisting(path: string): string {
+function nearestExisting(directory: string, path: string): string {
   const parent = dirname(path);
   if (parent === path) return path;
-  return explain(path, () => statSync(path, { throwIfNoEntry: false })) === undefined
-    ? nearestExisting(parent)
+  return explain(directory, path, () => statSync(path, { throwIfNoEntry: false })) === undefined
+    ? nearestExisting(directory, parent)
     : path;
 }
 
-function explain<T>(path: string, step: () => T): T {
+// The store is what the config names, the path is what is in the way: a directory above it, or a file within.
+function explain<T>(directory: string, path: string, step: () => T): T {
   try {
     return step();
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw notAvailable(`The address store cannot be written at ${quote(path)}: ${reason}`, { cause });
+    const where = path === directory ? '' : `, at ${quote(path)}`;
+    throw notAvailable(`The address store ${quote(directory)} cannot be written${where}: ${reason}`, { cause });
   }
 }
 

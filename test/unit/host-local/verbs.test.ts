@@ -252,7 +252,10 @@ describe('STATUS', () => {
       code: 50,
       msg: expect.stringContaining('lock": it is not a regular file'),
     });
-    expect(call('STATUS', { ipam: { dataDir: '/proc/nowhere' } }).json).toMatchObject({ code: 50 });
+    expect(call('STATUS', { ipam: { dataDir: '/proc/nowhere' } }).json).toMatchObject({
+      code: 50,
+      msg: expect.stringMatching(/"\/proc\/nowhere\/.* cannot be written, at "\/proc": /),
+    });
   });
 
   it('refuses a config that ADD would refuse', () => {
