@@ -1,3 +1,5 @@
+// CNI_ARGS: what the strict parser refuses, what the lenient one of DEL and GC skips, and the words of its errors.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import { parseCniArgs, parseCniArgsLeniently } from '../../../shared/cni/args.ts';
 

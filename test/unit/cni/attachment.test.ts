@@ -1,3 +1,5 @@
+// The identity of an attachment: hashes, host link names and comments, and how they are read back.
+// Run with the unit tests; what is expected is worked out with Node's own SHA-256.
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import {

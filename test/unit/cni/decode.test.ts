@@ -1,3 +1,5 @@
+// JSON as configs rely on it: keys in any case, integers only, no nesting that exhausts the stack.
+// Run with the unit tests.
 import * as v from 'valibot';
 import { describe, expect, test } from 'vitest';
 import {

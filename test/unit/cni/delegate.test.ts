@@ -1,3 +1,5 @@
+// Delegation to an IPAM plugin: how it is found, and that exec and a call in process come to the same.
+// Run with the unit tests; the plugins by exec are scripts.
 import { spawn } from 'node:child_process';
 import {
   chmodSync,

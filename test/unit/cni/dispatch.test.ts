@@ -1,3 +1,5 @@
+// The dispatcher from environment and stdin to stdout and exit code, around a plugin that only records its calls.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import type { Command } from '../../../shared/cni/environment.ts';
 import { addressesExhausted, kernelRefused } from '../../../shared/cni/error.ts';

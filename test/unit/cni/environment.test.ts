@@ -1,3 +1,5 @@
+// The CNI_ variables: which command needs which, what is valid, and the guard of our own namespace.
+// Run with the unit tests.
 import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

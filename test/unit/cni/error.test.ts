@@ -1,3 +1,5 @@
+// Error codes and how any thrown value becomes one; the table in docs/errors.md is held against the code.
+// Run with the unit tests.
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import * as errors from '../../../shared/cni/error.ts';

@@ -1,3 +1,5 @@
+// Failures that are gathered and thrown once, as DEL and GC do.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import { kernelRefused, storeFailure } from '../../../shared/cni/error.ts';
 import { Failures } from '../../../shared/cni/failures.ts';

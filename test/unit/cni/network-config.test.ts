@@ -1,3 +1,5 @@
+// The common fields of a config: name, version, prevResult, valid attachments.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import type { Command } from '../../../shared/cni/environment.ts';
 import {

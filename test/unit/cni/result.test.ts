@@ -1,3 +1,5 @@
+// Results printed and read in the shapes of all protocol versions, byte for byte.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import { encodeResult, parseResult, type Result } from '../../../shared/cni/result.ts';
 import { decodeResult, withoutUnknownKeys } from '../../../shared/cni/result-versions.ts';

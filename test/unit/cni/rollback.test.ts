@@ -1,3 +1,5 @@
+// The undos of a failed ADD: newest first, a failing one logged and passed over.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import { Rollback } from '../../../shared/cni/rollback.ts';
 

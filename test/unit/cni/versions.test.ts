@@ -1,3 +1,5 @@
+// Order and spelling of protocol versions.
+// Run with the unit tests.
 import { describe, expect, test } from 'vitest';
 import {
   CNI_VERSIONS,
