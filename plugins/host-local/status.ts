@@ -66,7 +66,9 @@ function explain<T>(directory: string, path: string, step: () => T): T {
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     const where = path === directory ? '' : `, at ${quote(path)}`;
-    throw notAvailable(`The address store ${quote(directory)} cannot be written${where}: ${reason}`, { cause });
+    throw notAvailable(`The address store ${quote(directory)} cannot be written${where}: ${reason}`, {
+      cause,
+    });
   }
 }
 

@@ -244,7 +244,7 @@ describe('STATUS', () => {
     writeFileSync(directory, '');
     expect(call('STATUS').json).toMatchObject({
       code: 50,
-      msg: expect.stringContaining(`${directory}": it is not a directory`),
+      msg: expect.stringContaining(`${directory}" cannot be written: it is not a directory`),
     });
     rmSync(directory);
     mkdirSync(join(directory, 'lock'), { recursive: true });
