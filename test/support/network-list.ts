@@ -27,11 +27,20 @@ export interface BridgeConfig extends JsonObject {
   readonly ipam?: JsonObject & { readonly ranges: readonly (readonly Range[])[]; readonly dataDir?: string };
 }
 
+/** The config of a plugin behind the first. */
+export interface PluginConfig extends JsonObject {
+  readonly cniVersion: string;
+  readonly name: string;
+  readonly type: string;
+}
+
 export interface NetworkList {
   readonly file: string;
   readonly name: string;
-  /** The config of the list's one plugin, with name and version put in, as it arrives on stdin. */
+  /** The config of the list's first plugin, with name and version put in, as it arrives on stdin. */
   readonly config: BridgeConfig;
+  /** The configs of the plugins that are chained behind it, likewise. */
+  readonly chained: readonly PluginConfig[];
   /** The list as text, at its own version. */
   readonly text: string;
 }
@@ -48,10 +57,10 @@ export function listNetworks(): NetworkList[] {
 export function readNetwork(file: string): NetworkList {
   const text = readFileSync(join(DIRECTORY, file), 'utf8');
   const list = JSON.parse(text) as { cniVersion: string; name: string; plugins: JsonObject[] };
-  const [plugin, ...more] = list.plugins;
-  if (plugin === undefined || more.length > 0) throw new Error(`"${file}" should list one plugin`);
-  const config = { cniVersion: list.cniVersion, name: list.name, ...plugin } as BridgeConfig;
-  return { file, name: list.name, config, text };
+  const { cniVersion, name, plugins } = list;
+  const [config, ...chained] = plugins.map((plugin) => ({ cniVersion, name, ...plugin }) as PluginConfig);
+  if (config === undefined) throw new Error(`"${file}" should list a plugin`);
+  return { file, name, config: config as BridgeConfig, chained, text };
 }
 
 /** Puts a network, at another version if asked, where the clients of this host look for it. */

@@ -1,4 +1,4 @@
-// Packets on purpose: pings between places, and a third namespace that plays the world outside a host.
+// Packets on purpose: pings between places, and namespaces that play the world outside a host.
 // Used by the end-to-end tests, the lifecycle tests and the demo.
 import type { Place } from './place.ts';
 import type { PrivateHost, Sandbox } from './private-host.ts';
@@ -42,4 +42,33 @@ export async function addOutside(host: PrivateHost): Promise<Sandbox> {
     ip -6 route add default via ${OUTSIDE.outside6}
   `);
   return outside;
+}
+
+/** Addresses on the link between a host and its neighbour; documentation prefixes again. */
+export const LAN = {
+  host4: '198.51.100.1',
+  host6: '2001:db8:51::1',
+  neighbour4: '198.51.100.2',
+  neighbour6: '2001:db8:51::2',
+} as const;
+
+/**
+ * Adds a namespace that plays another host on the same LAN, joined to this one by a veth pair (`lan`, `eth0`). It takes
+ * this host for the way to everything else, so it can also send what a good neighbour would not.
+ */
+export async function addNeighbour(host: PrivateHost): Promise<Sandbox> {
+  const neighbour = await host.addSandbox('lan-host');
+  await neighbour.shell('echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad');
+  await host.shell(`
+    ip link add lan index 2000 type veth peer name eth0 netns lan-host
+    ip addr add ${LAN.host4}/24 dev lan
+    ip addr add ${LAN.host6}/64 dev lan nodad
+    ip link set lan up
+    ip -n lan-host addr add ${LAN.neighbour4}/24 dev eth0
+    ip -n lan-host addr add ${LAN.neighbour6}/64 dev eth0 nodad
+    ip -n lan-host link set eth0 up
+    ip -n lan-host route add default via ${LAN.host4}
+    ip -n lan-host -6 route add default via ${LAN.host6}
+  `);
+  return neighbour;
 }
