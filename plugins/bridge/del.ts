@@ -25,10 +25,7 @@ export function del(call: DelCall<BridgeTeardown>): void {
   failures.throwIfAny();
 }
 
-/**
- * Rules, then link, then the sockets: the kernel's grace period for deleted elements is waited for when the nf_tables
- * socket closes, and by then the one for the link has covered most of it.
- */
+/** Rules, then link: what is masqueraded no more has no link to come from soon after. */
 function detach(call: DelCall<BridgeTeardown>, failures: Failures): { isLinkGone: boolean } {
   let isLinkGone = false;
   using nft = findRuleset();

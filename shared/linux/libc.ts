@@ -21,7 +21,9 @@ const X64 = {
   socket: 41,
   sendto: 44,
   recvfrom: 45,
+  sendmsg: 46,
   bind: 49,
+  socketpair: 53,
   setsockopt: 54,
   flock: 73,
   lsetxattr: 189,
@@ -36,7 +38,9 @@ const GENERIC = {
   socket: 198,
   sendto: 206,
   recvfrom: 207,
+  sendmsg: 211,
   bind: 200,
+  socketpair: 199,
   setsockopt: 208,
   flock: 32,
   lsetxattr: 6,
@@ -55,7 +59,9 @@ const NUMBERS: Readonly<Record<string, Readonly<Record<SyscallName, number>>>> =
 type SyscallName = keyof typeof X64;
 
 // The same on all of the architectures above.
+export const AF_UNIX = 1;
 export const AF_NETLINK = 16;
+export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
@@ -108,6 +114,46 @@ export function recvfrom(
   const result = call('recvfrom', fd, buffer, buffer.length, flags, address, addressLength);
   return result === -EAGAIN ? undefined : check('receive', result);
 }
+
+/** socketpair(2), close-on-exec. Throws SystemError. */
+export function socketpair(domain: number, type: number): [number, number] {
+  const pair = new Int32Array(2);
+  check('socketpair', call('socketpair', domain, type | SOCK_CLOEXEC, 0, new Uint8Array(pair.buffer)));
+  return [pair[0] ?? -1, pair[1] ?? -1];
+}
+
+/**
+ * sendmsg(2) of one byte with descriptors beside it (SCM_RIGHTS, unix(7)): they are in flight until somebody receives
+ * them. Throws SystemError.
+ *
+ *     struct msghdr  { void *name; u32 namelen; iovec *iov; size_t iovlen; void *control; size_t controllen; int flags; };
+ *     struct iovec   { void *base; size_t len; };
+ *     struct cmsghdr { size_t len; int level; int type; };  followed by the descriptors
+ */
+export function sendDescriptors(fd: number, descriptors: readonly number[]): void {
+  native ??= openNative();
+  const memory = new DataView(new ArrayBuffer(CONTROL + CMSG_HEADER + 4 * descriptors.length));
+  const address = native.getRawPointer(memory.buffer);
+  const controlLength = BigInt(CMSG_HEADER + 4 * descriptors.length);
+  const words = { 16: address + BigInt(IOVEC), 24: 1n, 32: address + BigInt(CONTROL), 40: controlLength };
+  for (const [offset, word] of Object.entries(words)) memory.setBigUint64(Number(offset), word, true);
+  memory.setBigUint64(IOVEC, address + BigInt(BYTE), true);
+  memory.setBigUint64(IOVEC + 8, 1n, true);
+  memory.setBigUint64(CONTROL, controlLength, true);
+  memory.setInt32(CONTROL + 8, SOL_SOCKET, true);
+  memory.setInt32(CONTROL + 12, SCM_RIGHTS, true);
+  descriptors.forEach((descriptor, index) => {
+    memory.setInt32(CONTROL + CMSG_HEADER + 4 * index, descriptor, true);
+  });
+  check('sendmsg', call('sendmsg', fd, new Uint8Array(memory.buffer), 0));
+}
+
+// One piece of memory: the message header at 0, then the vector, the byte, the control message.
+const IOVEC = 56;
+const BYTE = 72;
+const CONTROL = 80;
+const CMSG_HEADER = 16;
+const SCM_RIGHTS = 1;
 
 /** setns(2) of this thread into a network namespace. Throws SystemError: EINVAL if `fd` is another kind of thing. */
 export function setns(fd: number): void {
@@ -188,6 +234,7 @@ interface Native {
   readonly syscall: Syscall;
   readonly numbers: Readonly<Record<SyscallName, bigint>>;
   readonly getInt32: Ffi['getInt32'];
+  readonly getRawPointer: Ffi['getRawPointer'];
   readonly errno: bigint;
 }
 
@@ -206,6 +253,7 @@ function openNative(): Native {
       Object.entries(numbers).map(([name, number]) => [name, BigInt(number)]),
     ) as Record<SyscallName, bigint>, // fromEntries forgets the keys
     getInt32: ffi.getInt32,
+    getRawPointer: ffi.getRawPointer,
     errno: library.getFunction('__errno_location', { arguments: [], return: pointer })(),
   };
 }

@@ -1,6 +1,7 @@
 // A netlink socket: datagrams to and from the kernel, blocking, in the namespace it was born in.
 // netlink/connection.ts and rtnetlink/monitor.ts speak through it; tests replace it by a fake kernel.
 import { closeSync } from 'node:fs';
+import { closeLater } from './close-later.ts';
 import {
   AF_NETLINK,
   bind,
@@ -72,7 +73,7 @@ export function openNetlinkSocket(protocol: number, options: NetlinkSocketOption
     closeSync(fd);
     throw error;
   }
-  return new KernelSocket(fd);
+  return new KernelSocket(fd, protocol === NETLINK_NETFILTER ? closeLater : closeSync);
 }
 
 function setUp(fd: number, protocol: number, groups: readonly number[]): void {
@@ -129,10 +130,12 @@ const ANY_PORT = Uint8Array.of(AF_NETLINK, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 class KernelSocket implements NetlinkSocket {
   #fd: number;
   readonly #sender = new Uint8Array(12);
+  readonly #close: (fd: number) => void;
   #timeout = RECEIVE_TIMEOUT_MS;
 
-  constructor(fd: number) {
+  constructor(fd: number, close: (fd: number) => void) {
     this.#fd = fd;
+    this.#close = close;
   }
 
   send(datagram: Uint8Array): void {
@@ -166,7 +169,7 @@ class KernelSocket implements NetlinkSocket {
 
   [Symbol.dispose](): void {
     if (this.#fd < 0) return;
-    closeSync(this.#fd);
+    this.#close(this.#fd);
     this.#fd = -1;
   }
 
