@@ -1,10 +1,9 @@
 // Published ports in the reference's iptables format: made for `backend: "iptables"`, compared by CHECK, and removed
 // wherever the reference or we left them. Called by plugins; a program runs only where there is something to do.
 
-import { mkdirSync } from 'node:fs';
-import { checkFailed, hasCode, tryAgainLater } from '../cni/error.ts';
+import { checkFailed } from '../cni/error.ts';
+import { lockHost } from '../cni/host-lock.ts';
 import type { Family } from '../ip/cidr.ts';
-import { lockFile } from '../linux/file-lock.ts';
 import type { Nftables } from '../nftables/nftables.ts';
 import type { TableRef } from '../nftables/objects.ts';
 import {
@@ -30,17 +29,13 @@ import type { SavedTable } from './save-format.ts';
 // Someone else may change the table between our look and our change; then the change fails and we look again.
 const ATTEMPTS = 5;
 
-const LOCK_DIRECTORY = '/run/patchbay';
-const LOCK_FILE = `${LOCK_DIRECTORY}/iptables.lock`;
-const LOCK_SECONDS = 60;
-
 /**
  * Publishes what the plan says, one iptables-restore a family. Only on a host without the shared chains and hooks, or
  * for a container that has ports on this network already, a look at the table and a second restore follow; what the
  * container had is replaced. No number of processes at once makes a shared chain, rule or hook twice.
  *
- * Throws CniError `notAvailable` when the program is missing, `tryAgainLater` when another process keeps the lock for a
- * minute, Error naming the chain when the program refuses.
+ * Throws CniError `notAvailable` when the program is missing, `tryAgainLater` when another process keeps the lock for
+ * 30 s, Error naming the chain when the program refuses.
  *
  * Equivalent to: `iptables -t nat -N CNI-DN-…`, and its rules (`encodeNewChain`).
  */
@@ -115,7 +110,7 @@ export function removeStaleHostports(nft: Nftables | undefined, valid: ValidCont
 
 function addFamily(plan: HostportsPlan, table: NatTable): void {
   if (restoreTable(table, encodeNewChain(plan, table.family)).applied) return;
-  using _lock = lockTables(); // two that miss the same hook must not both make it
+  using _lock = lockHost('iptables'); // two that miss the same hook must not both make it
   changeTable(table, {
     encode: (saved) => encodeReplacement(plan, table.family, saved),
     failure: `Cannot add chain "${plan.chain}"`,
@@ -142,16 +137,6 @@ function changeTable(table: NatTable, change: Change): void {
 }
 
 /** Without a writable /run a chain still can't be made twice, as the kernel sees to that; a missing hook could. */
-function lockTables(): Disposable | undefined {
-  try {
-    mkdirSync(LOCK_DIRECTORY, { mode: 0o700, recursive: true });
-    return lockFile(LOCK_FILE, { deadlineMs: LOCK_SECONDS * 1000, mode: 0o600 });
-  } catch (cause) {
-    if (!hasCode(cause, 'ETIMEDOUT')) return undefined;
-    throw tryAgainLater(`Cannot get the lock "${LOCK_FILE}" within ${LOCK_SECONDS} s`, { cause });
-  }
-}
-
 function chainsOf(owner: ChainOwner): string[] {
   return [hostportsChain(owner), hostportsSourceChain(owner)];
 }

@@ -1,14 +1,11 @@
 // Look, decide, commit: a batch that is refused when the ruleset has changed since it was looked at.
 // Used by every change to our table; the lock keeps our own processes from making each other start over.
-import { mkdirSync } from 'node:fs';
 import { hasCode, tryAgainLater } from '../cni/error.ts';
+import { lockHost } from '../cni/host-lock.ts';
 import { pause } from '../linux/clock.ts';
-import { lockFile } from '../linux/file-lock.ts';
 import type { Nftables } from '../nftables/nftables.ts';
 import type { Command } from '../nftables/objects.ts';
 
-const LOCK_DIRECTORY = '/run/patchbay';
-const LOCK_FILE = `${LOCK_DIRECTORY}/nftables.lock`;
 const DEADLINE_MS = 30_000;
 /** Enough to let another program's batch pass, little enough not to be felt. */
 const LONGEST_PAUSE_MS = 10;
@@ -19,7 +16,7 @@ const LONGEST_PAUSE_MS = 10;
  * Throws tryAgainLater at the deadline, else what the kernel refused.
  */
 export function commitGuarded(nft: Nftables, plan: () => readonly Command[]): void {
-  using _lock = lockRuleset();
+  using _lock = lockHost('nftables'); // without it the generation alone keeps us right
   const deadline = Date.now() + DEADLINE_MS;
   for (;;) {
     const generation = nft.generation();
@@ -42,20 +39,5 @@ export function commitGuarded(nft: Nftables, plan: () => readonly Command[]): vo
       }
     }
     pause(1 + Math.random() * LONGEST_PAUSE_MS);
-  }
-}
-
-/** Without a writable /run the generation id alone keeps us safe; the lock only saves retries. */
-function lockRuleset(): Disposable | undefined {
-  try {
-    mkdirSync(LOCK_DIRECTORY, { mode: 0o700, recursive: true });
-    return lockFile(LOCK_FILE, { deadlineMs: DEADLINE_MS, mode: 0o600 });
-  } catch (error) {
-    if (hasCode(error, 'ETIMEDOUT')) {
-      throw tryAgainLater(`Cannot get the lock "${LOCK_FILE}" within ${DEADLINE_MS / 1000} s`, {
-        cause: error,
-      });
-    }
-    return undefined;
   }
 }
