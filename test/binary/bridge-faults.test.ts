@@ -1,13 +1,12 @@
 // The bridge plugin when the ground gives way: each system call that matters fails once, and the process dies at each.
 // Part of `npm run test:binary`; strace injects the faults into the packaged executables.
-import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { attach, detach, withPrevResult } from '../support/attachment.ts';
 import { readNetwork } from '../support/network-list.ts';
-import { HOST_PATH } from '../support/place.ts';
 import { openPrivateHost, type PrivateHost, type Sandbox } from '../support/private-host.ts';
-import { expectError, expectSuccess, type PluginOutcome, pluginDirectory } from '../support/run-plugin.ts';
+import { expectError, expectSuccess, type Verb } from '../support/run-plugin.ts';
 import { difference, type Snapshot } from '../support/snapshot.ts';
+import { injecting, runTraced, type Traced, wasInjected } from '../support/strace.ts';
 
 const { config } = readNetwork('bridge-dual-stack.conflist');
 
@@ -30,7 +29,7 @@ describe('ADD', () => {
   test.for(FAULTS)('undoes itself, or does without, when any %s fails with %s', async ([call, errno]) => {
     const { host, sandbox, before } = await openPrimedHost();
     const rounds = await forEachCall(async (n) => {
-      const outcome = await injected(host, 'ADD', sandbox, `${call}:error=${errno}:when=${n}`);
+      const outcome = await injected(host, 'ADD', sandbox, call, `error=${errno}:when=${n}`);
       if (outcome.exitCode === 0) {
         const attached = { call: callOf(sandbox), result: JSON.parse(outcome.stdout), ip4: '', ip6: '' };
         expectSuccess(await host.runPlugin('CHECK', withPrevResult(attached)));
@@ -47,7 +46,7 @@ describe('ADD', () => {
   test.for(FAULTS)('leaves nothing that DEL does not remove when it is killed at any %s', async ([call]) => {
     const { host, sandbox, before } = await openPrimedHost();
     const rounds = await forEachCall(async (n) => {
-      const outcome = await injected(host, 'ADD', sandbox, `${call}:signal=SIGKILL:when=${n}`);
+      const outcome = await injected(host, 'ADD', sandbox, call, `signal=SIGKILL:when=${n}`);
       // The runtime knows of no result and DELs what may or may not be there.
       expectSuccess(await host.runPlugin('DEL', callOf(sandbox)));
       expect(leftBy(before, await host.snapshot()), `after ${call} ${n}`).toEqual([]);
@@ -62,7 +61,7 @@ describe('DEL', () => {
     const { host, sandbox, before } = await openPrimedHost();
     const rounds = await forEachCall(async (n) => {
       await attach(host, config, sandbox);
-      const outcome = await injected(host, 'DEL', sandbox, `sendto:signal=SIGKILL:when=${n}`);
+      const outcome = await injected(host, 'DEL', sandbox, 'sendto', `signal=SIGKILL:when=${n}`);
       expectSuccess(await host.runPlugin('DEL', callOf(sandbox)));
       expect(leftBy(before, await host.snapshot()), `after sendto ${n}`).toEqual([]);
       return outcome;
@@ -74,7 +73,7 @@ describe('DEL', () => {
     const { host, sandbox, before } = await openPrimedHost();
     const rounds = await forEachCall(async (n) => {
       await attach(host, config, sandbox);
-      const outcome = await injected(host, 'DEL', sandbox, `sendto:error=ENOBUFS:when=${n}`);
+      const outcome = await injected(host, 'DEL', sandbox, 'sendto', `error=ENOBUFS:when=${n}`);
       if (outcome.exitCode !== 0) expectError(outcome);
       expectSuccess(await host.runPlugin('DEL', callOf(sandbox)));
       expect(leftBy(before, await host.snapshot()), `after sendto ${n}`).toEqual([]);
@@ -132,54 +131,16 @@ function callOf(sandbox: Sandbox) {
 }
 
 /** Runs a round for the first, second … call until one goes by without a fault, and tells how many had one. */
-async function forEachCall(round: (n: number) => Promise<Injected>): Promise<number> {
+async function forEachCall(round: (n: number) => Promise<Traced>): Promise<number> {
   for (let n = 1; n <= MOST_CALLS; n += 1) {
-    const { wasInjected } = await round(n);
-    if (!wasInjected) return n - 1;
+    if (!wasInjected(await round(n))) return n - 1;
   }
   throw new Error(`There are more than ${MOST_CALLS} of these calls`);
 }
 
-interface Injected extends PluginOutcome {
-  readonly wasInjected: boolean;
-}
-
 // Only the thread that runs JavaScript is traced: all system calls of the plugin come from there.
-async function injected(host: PrivateHost, verb: string, sandbox: Sandbox, fault: string): Promise<Injected> {
-  const directory = pluginDirectory();
-  const { containerId, netns, ifname } = callOf(sandbox);
-  const env = {
-    PATH: HOST_PATH,
-    CNI_COMMAND: verb,
-    CNI_CONTAINERID: containerId,
-    CNI_NETNS: netns,
-    CNI_IFNAME: ifname,
-    CNI_PATH: directory,
-  };
-  const trace = '/run/odd-trace';
-  const call = fault.slice(0, fault.indexOf(':'));
-  const finished = await host.attempt(
-    'bash',
-    [
-      '--norc',
-      '-c',
-      '"$@"; exit $?',
-      'bash',
-      'strace',
-      '-o',
-      trace,
-      '-e',
-      `trace=${call}`,
-      '-e',
-      `inject=${fault}`,
-      join(directory, 'bridge'),
-    ],
-    { env, input: JSON.stringify(config) },
-  );
-  const { stdout } = await host.run('cat', [trace]);
-  await host.run('rm', [trace]);
-  const wasInjected = /\(INJECTED\)|killed by SIGKILL/.test(stdout);
-  return { ...finished, ms: 0, wasInjected };
+function injected(host: PrivateHost, verb: Verb, sandbox: Sandbox, call: string, fault: string) {
+  return runTraced(host, verb, callOf(sandbox), injecting(call, fault));
 }
 
 // The index beside the store is made anew after such an end, so its files are no state.

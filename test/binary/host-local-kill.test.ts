@@ -1,9 +1,10 @@
 // ADD and DEL of host-local, killed before every system call that changes something: never a torn address file, never
 // an address that stays. Part of `npm run test:binary`.
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openPrivateHost, type PrivateHost } from '../support/private-host.ts';
-import { expectResult, expectSuccess, pluginDirectory, type Verb } from '../support/run-plugin.ts';
+import { expectResult, expectSuccess, type Verb } from '../support/run-plugin.ts';
+import { injecting, runTraced, type Traced } from '../support/strace.ts';
 
 const DATA_DIR = '/var/lib/cni/networks';
 
@@ -31,28 +32,8 @@ function call(containerId: string) {
   return { plugin: 'host-local', config, containerId, netns: '/run/netns/none', ifname: 'eth0' };
 }
 
-/** Runs a verb under strace with further options; gives strace's exit code and what it wrote. */
-async function straced(
-  verb: Verb,
-  containerId: string,
-  ...options: string[]
-): Promise<{ exitCode: number; lines: string[] }> {
-  const output = '/run/trace';
-  rmSync(host.file(output), { force: true });
-  const program = ['strace', '-f', '-y', '-o', output, ...options, `${pluginDirectory()}/host-local`];
-  // strace dies of the signal its tracee died of; bash makes an exit code of it.
-  const { exitCode } = await host.attempt('bash', ['--norc', '-c', '"$@"; exit $?', 'bash', ...program], {
-    input: JSON.stringify(config),
-    env: {
-      CNI_COMMAND: verb,
-      CNI_CONTAINERID: containerId,
-      CNI_NETNS: '/run/netns/none',
-      CNI_IFNAME: 'eth0',
-      CNI_PATH: pluginDirectory(),
-    },
-  });
-  const lines = existsSync(host.file(output)) ? readFileSync(host.file(output), 'utf8').split('\n') : [];
-  return { exitCode, lines };
+function straced(verb: Verb, containerId: string, ...options: string[]): Promise<Traced> {
+  return runTraced(host, verb, call(containerId), ['-f', '-y', ...options]);
 }
 
 interface Point {
@@ -104,12 +85,12 @@ async function killAtEveryPoint(verb: Verb, prepare: (containerId: string) => Pr
   for (const [index, { syscall, when }] of points.entries()) {
     const containerId = `c${index + 1}`;
     await prepare(containerId);
-    const inject = `${syscall}:signal=SIGKILL:when=${when}`;
-    const { exitCode } = await straced(verb, containerId, '-e', `trace=${syscall}`, '-e', `inject=${inject}`);
-    expect(exitCode, inject).toBe(137);
+    const fault = `signal=SIGKILL:when=${when}`;
+    const { exitCode } = await straced(verb, containerId, ...injecting(syscall, fault));
+    expect(exitCode, `${syscall} ${when}`).toBe(137);
     expectWholeFiles();
     expectSuccess(await host.runPlugin('DEL', call(containerId)));
-    expect(addressFiles(), `after ${inject}`).toEqual(kept);
+    expect(addressFiles(), `after ${syscall} ${when}`).toEqual(kept);
     expectSuccess(await host.runPlugin('CHECK', call('other')));
   }
   console.log(`${verb}: ${points.length} points killed, ${points.length} converged`);

@@ -3,7 +3,8 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openPrivateHost, type PrivateHost } from '../support/private-host.ts';
-import { expectError, expectResult, pluginDirectory, type Verb } from '../support/run-plugin.ts';
+import { expectError, expectResult, type Verb } from '../support/run-plugin.ts';
+import { runTraced } from '../support/strace.ts';
 
 const DATA_DIR = '/var/lib/cni/networks';
 const ADDRESSES = 20_000;
@@ -54,19 +55,14 @@ async function trace(
   network: string,
   containerId: string,
 ): Promise<{ stdout: string; calls: string[] }> {
-  const output = '/run/trace';
-  const plugin = `${pluginDirectory()}/host-local`;
-  const { stdout } = await host.attempt('strace', ['-f', '-y', '-s', '4096', '-o', output, plugin], {
-    input: JSON.stringify(config(network)),
-    env: {
-      CNI_COMMAND: verb,
-      CNI_CONTAINERID: containerId,
-      CNI_NETNS: '/run/netns/none',
-      CNI_IFNAME: 'eth0',
-      CNI_PATH: pluginDirectory(),
-    },
-  });
-  const lines = readFileSync(host.file(output), 'utf8').split('\n');
+  const call = {
+    plugin: 'host-local',
+    config: config(network),
+    containerId,
+    netns: '/run/none',
+    ifname: 'eth0',
+  };
+  const { stdout, lines } = await runTraced(host, verb, call, ['-f', '-y', '-s', '4096']);
   const calls = lines
     .filter((line) => line.includes(DATA_DIR) || /^\d+ +flock/.test(line))
     .map((line) => line.replace(/^\d+ +/, '').replace(/\(.*/s, ''));

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { execa } from 'execa';
-import { HOST_PATH, type Place } from './place.ts';
+import { type Finished, HOST_PATH, type Place } from './place.ts';
 
 export type Verb = 'ADD' | 'DEL' | 'CHECK' | 'GC' | 'STATUS' | 'VERSION';
 
@@ -23,10 +23,7 @@ export interface PluginCall {
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
-export interface PluginOutcome {
-  readonly exitCode: number;
-  readonly stdout: string;
-  readonly stderr: string;
+export interface PluginOutcome extends Finished {
   /** Wall time from fork to the end of the process, in milliseconds. */
   readonly ms: number;
 }
@@ -73,27 +70,11 @@ export async function runPlugin(
   verb: Verb | undefined,
   call: PluginCall,
 ): Promise<PluginOutcome> {
-  const directory = call.directory ?? pluginDirectory();
-  const variables: Record<string, string | undefined> = {
-    PATH: HOST_PATH,
-    CNI_COMMAND: verb,
-    CNI_CONTAINERID: call.containerId,
-    CNI_NETNS: call.netns,
-    CNI_IFNAME: call.ifname,
-    CNI_ARGS: call.args,
-    CNI_PATH: directory,
-    ...call.env,
-  };
-  const [program, args] = host.entering('bash', [
-    '--norc',
-    '-c',
-    TIMED,
-    join(directory, call.plugin ?? 'bridge'),
-  ]);
+  const [program, args] = host.entering('bash', ['--norc', '-c', TIMED, executableOf(call)]);
   const { exitCode, stdout, stderr, stdio, cause } = await execa(program, args, {
     reject: false,
     extendEnv: false,
-    env: variables,
+    env: environmentOf(verb, call),
     input: encodeConfig(call.config),
     stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
     stripFinalNewline: false,
@@ -102,14 +83,36 @@ export async function runPlugin(
   return { exitCode, stdout, stderr, ms: Number(stdio[3]) / 1000 };
 }
 
+/** The file that a call runs. */
+export function executableOf({ directory = pluginDirectory(), plugin = 'bridge' }: PluginCall): string {
+  return join(directory, plugin);
+}
+
+/** The environment that a call is made with. */
+export function environmentOf(
+  verb: Verb | undefined,
+  call: PluginCall,
+): Readonly<Record<string, string | undefined>> {
+  return {
+    PATH: HOST_PATH,
+    CNI_COMMAND: verb,
+    CNI_CONTAINERID: call.containerId,
+    CNI_NETNS: call.netns,
+    CNI_IFNAME: call.ifname,
+    CNI_ARGS: call.args,
+    CNI_PATH: call.directory ?? pluginDirectory(),
+    ...call.env,
+  };
+}
+
 /** The result of a verb that must have succeeded; throws with both streams otherwise. */
-export function expectResult(outcome: PluginOutcome): CniResult {
+export function expectResult(outcome: Finished): CniResult {
   expectSuccess(outcome);
   return JSON.parse(outcome.stdout) as CniResult;
 }
 
 /** Throws with both streams unless the verb succeeded. */
-export function expectSuccess(outcome: PluginOutcome): void {
+export function expectSuccess(outcome: Finished): void {
   if (outcome.exitCode === 0) return;
   throw new Error(
     `The plugin exited with ${outcome.exitCode}\nstdout: ${outcome.stdout}\nstderr: ${outcome.stderr}`,
@@ -117,7 +120,7 @@ export function expectSuccess(outcome: PluginOutcome): void {
 }
 
 /** The one error document of a verb that must have failed in the way CNI prescribes; throws otherwise. */
-export function expectError(outcome: PluginOutcome): CniErrorReport {
+export function expectError(outcome: Finished): CniErrorReport {
   const said = `exit code ${outcome.exitCode}\nstdout: ${outcome.stdout}\nstderr: ${outcome.stderr}`;
   if (outcome.exitCode !== 1) throw new Error(`The plugin should have failed with exit code 1, but: ${said}`);
   const report = parseOrUndefined(outcome.stdout);
@@ -137,7 +140,8 @@ const TIMED = `
   exit $code
 `;
 
-function encodeConfig(config: unknown): string | Uint8Array {
+/** Standard input of a call: text and bytes as they are, anything else as JSON. */
+export function encodeConfig(config: unknown): string | Uint8Array {
   if (config === undefined) return '';
   if (typeof config === 'string' || config instanceof Uint8Array) return config;
   return JSON.stringify(config);
