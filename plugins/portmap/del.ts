@@ -9,10 +9,15 @@ import { planReferenceHostportsCleanup } from '../../shared/iptables/reference-h
 import type { Nftables } from '../../shared/nftables/nftables.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { commitGuarded } from '../../shared/ruleset/commit.ts';
-import { type HeldPort, listHostports, planHostportsRemoval } from '../../shared/ruleset/hostports.ts';
+import {
+  listConditionalPorts,
+  listHostports,
+  type PublishedPort,
+  planHostportsRemoval,
+} from '../../shared/ruleset/hostports.ts';
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapTeardown } from './config.ts';
-import { forgetFlows } from './flows.ts';
+import { type FlowScope, forgetFlows } from './flows.ts';
 import { removeIptablesPorts } from './iptables.ts';
 
 /**
@@ -23,14 +28,16 @@ export function del(call: DelCall<PortmapTeardown>): void {
   const { attachment, log } = call;
   const failures = new Failures();
   using nft = findRuleset();
+  const removed: FlowScope['ports'][number][] = [];
   failures.attempt('remove the published ports', () => {
-    const removed = nft === undefined ? [] : removeHeld(nft, attachment, call.network.prevResult);
-    if (removed.length > 0) {
-      using host = openRtnetlink();
-      forgetFlows(host, { ports: removed, replySource: removed.map(({ target }) => target) }, log);
-    }
+    if (nft !== undefined) removed.push(...removeHeld(nft, attachment, call.network.prevResult));
   });
-  failures.attempt('remove the iptables rules', () => removeIptablesPorts(nft, attachment));
+  failures.attempt('remove the iptables rules', () => removed.push(...removeIptablesPorts(nft, attachment)));
+  failures.attempt('forget the flows', () => {
+    if (removed.length === 0) return;
+    using host = openRtnetlink();
+    forgetFlows(host, { ports: removed, replySource: removed.map(({ target }) => target) }, log);
+  });
   failures.throwIfAny();
 }
 
@@ -42,12 +49,12 @@ export function removePorts(attachment: Attachment): void {
   }
 }
 
-function removeHeld(nft: Nftables, attachment: Attachment, prevResult: Result | undefined): HeldPort[] {
+function removeHeld(nft: Nftables, attachment: Attachment, prevResult: Result | undefined): PublishedPort[] {
   const hash = ownerHash(attachment);
-  let removed: HeldPort[] = [];
+  let removed: PublishedPort[] = [];
   commitGuarded(nft, () => {
     const held = listHostports(nft);
-    removed = held.filter(({ owner }) => owner?.ownerHash === hash);
+    removed = [...held, ...listConditionalPorts(nft)].filter(({ owner }) => owner?.ownerHash === hash);
     return [
       ...planHostportsRemoval(nft, held, (owner) => owner.ownerHash === hash),
       ...planReferenceHostportsCleanup(nft, attachment, addressesIn(prevResult)),

@@ -3,7 +3,7 @@
 import type { Attachment } from '../../shared/cni/attachment.ts';
 import type { AttachmentKey } from '../../shared/cni/network-config.ts';
 import * as format from '../../shared/iptables/hostports.ts';
-import { type HostportsPlan, planHostports } from '../../shared/iptables/hostports-plan.ts';
+import { type HostportsPlan, planHostports, type SavedPort } from '../../shared/iptables/hostports-plan.ts';
 import { expectPrograms } from '../../shared/iptables/masquerade.ts';
 import { hasReferenceHostports } from '../../shared/iptables/reference-hostports.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
@@ -31,9 +31,12 @@ export function hasReferencePorts(
   return hasReferenceHostports(nft, planFormat(config, attachment, plan));
 }
 
-/** Removes the chain of the container on this network; starts a program only where there is one. */
-export function removeIptablesPorts(nft: Nftables | undefined, { network, containerId }: Attachment): void {
-  format.removeHostports(nft, { network, containerId });
+/** Removes the chain of the container on this network and returns its ports; starts a program only where there is one. */
+export function removeIptablesPorts(
+  nft: Nftables | undefined,
+  { network, containerId }: Attachment,
+): readonly SavedPort[] {
+  return format.removeHostports(nft, { network, containerId });
 }
 
 /** Removes the chains of all containers of a network but the valid ones. */

@@ -11,6 +11,7 @@ import {
   type Ip,
   isUnspecified,
   networkOf,
+  parseIp,
 } from '../ip/cidr.ts';
 import { type ChainOwner, hostportsChain, hostportsComment } from './names.ts';
 import { commentMatch, encodeTable, normalizeSpec, type SavedRule, type SavedTable } from './save-format.ts';
@@ -60,6 +61,15 @@ export interface HostportsPlan extends HostportsWish {
   readonly comment: string;
 }
 
+/** A port of the host as a listing tells it. */
+export interface SavedPort {
+  readonly protocol: HostportMapping['protocol'];
+  readonly hostPort: number;
+  readonly hostIp: undefined;
+  /** The container's address. */
+  readonly target: Ip;
+}
+
 /** A rule as iptables-save prints it, without `-A <chain> `. */
 interface PlannedRule {
   readonly chain: string;
@@ -71,6 +81,8 @@ interface SharedRule extends PlannedRule {
   /** Where it goes when it is missing. */
   readonly position: 'first' | 'last';
 }
+
+const PROTOCOLS = ['tcp', 'udp', 'sctp'] as const;
 
 const SETMARK = 'CNI-HOSTPORT-SETMARK';
 const MASQ = 'CNI-HOSTPORT-MASQ';
@@ -178,6 +190,20 @@ export function encodeRemoval(chains: readonly string[], saved: SavedTable): str
   ]);
 }
 
+/** The ports that chains of this format publish, whatever local address they are for. */
+export function listPorts(chains: readonly string[], saved: SavedTable): SavedPort[] {
+  return saved.rules
+    .filter(({ chain, target }) => target === 'DNAT' && chains.includes(chain))
+    .flatMap(({ spec }) => {
+      const options = normalizeSpec(spec);
+      const named = /^-p (\w+)$/m.exec(options)?.[1];
+      const protocol = PROTOCOLS.find((name) => name === named);
+      const hostPort = Number(/^--dport (\d+)$/m.exec(options)?.[1]);
+      const target = findIp(/^--to-destination \[?([0-9a-f.:]+?)\]?:\d+$/m.exec(options)?.[1]);
+      return protocol && hostPort && target ? [{ protocol, hostPort, hostIp: undefined, target }] : [];
+    });
+}
+
 /** Whether a mapping takes ports of a family. */
 export function isOfFamily({ hostIp, families }: HostportMapping, family: Family): boolean {
   return families.includes(family) && (hostIp === undefined || hostIp.family === family);
@@ -191,6 +217,14 @@ export function addressOf(plan: HostportsWish, family: Family): Cidr | undefined
 /** The address that alone is published, undefined when all are. */
 export function specificHostIp({ hostIp }: HostportMapping): Ip | undefined {
   return hostIp === undefined || isUnspecified(hostIp) ? undefined : hostIp;
+}
+
+function findIp(text: string | undefined): Ip | undefined {
+  try {
+    return text === undefined ? undefined : parseIp(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function expectNumber(what: string, value: number, range: { from: number; to: number }): void {

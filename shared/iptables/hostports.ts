@@ -12,6 +12,8 @@ import {
   encodeReplacement,
   findDifference,
   type HostportsPlan,
+  listPorts,
+  type SavedPort,
 } from './hostports-plan.ts';
 import type { ValidContainers } from './masquerade.ts';
 import { familiesOf } from './masquerade-plan.ts';
@@ -81,18 +83,26 @@ export function findHostports(nft: Nftables | undefined, owner: ChainOwner): Nat
 
 /**
  * Removes the ports of a container on a network that any release of the reference, or `addHostports`, published through
- * either iptables: its chains, and whatever jumps to them. What all attachments share stays. It needs to know no port.
- * Throws CniError `notAvailable` when there is a chain and no program for it, Error naming it when the program refuses.
+ * either iptables: its chains, and whatever jumps to them. What all attachments share stays. It needs to know no port,
+ * and returns those that were published. Throws CniError `notAvailable` when there is a chain and no program for it,
+ * Error naming it when the program refuses.
  *
  * Equivalent to: `iptables -t nat -D CNI-HOSTPORT-DNAT … -j CNI-DN-…`, `-F CNI-DN-…`, `-X CNI-DN-…`
  */
-export function removeHostports(nft: Nftables | undefined, owner: ChainOwner): void {
+export function removeHostports(nft: Nftables | undefined, owner: ChainOwner): SavedPort[] {
   const tables = findHostports(nft, owner);
-  if (tables.length === 0) return;
+  if (tables.length === 0) return [];
   const chains = chainsOf(owner);
   const failure = `Cannot remove chain "${hostportsChain(owner)}"`;
-  for (const table of tables)
-    changeTable(table, { encode: (saved) => encodeRemoval(chains, saved), failure });
+  const removed = new Map<NatTable, SavedPort[]>();
+  for (const table of tables) {
+    const encode = (saved: SavedTable) => {
+      if (!removed.has(table)) removed.set(table, listPorts(chains, saved));
+      return encodeRemoval(chains, saved);
+    };
+    changeTable(table, { encode, failure });
+  }
+  return [...removed.values()].flat();
 }
 
 /**

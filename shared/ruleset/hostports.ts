@@ -21,6 +21,7 @@ import {
   networkOf,
 } from '../ip/cidr.ts';
 import { type Protocol, portBytes, protocolBytes, splitConcatenation } from '../nftables/datatypes.ts';
+import { decodeExprs } from '../nftables/decode.ts';
 import type { ElementFact, Nftables, RuleFact } from '../nftables/nftables.ts';
 import {
   add,
@@ -78,6 +79,13 @@ export interface HeldPort extends PublishedPort {
   readonly element: ElementFact;
 }
 
+/** A port as a rule with conditions publishes it. What it says of local addresses is taken for a condition. */
+export interface ConditionalPort extends PublishedPort {
+  readonly owner: Owner | undefined;
+  readonly comment: string;
+  readonly rule: RuleFact;
+}
+
 /**
  * Publishes the ports, in one batch for both families. What the same owner published before is replaced; so is what
  * leads to an address this attachment was just leased, and what a dead owner holds: those are returned, one line each.
@@ -89,11 +97,15 @@ export function addHostports(nft: Nftables, wish: PortsWish, isAlive: (owner: Ow
     const base = nft.findChain(PREROUTING);
     const held = base === undefined ? [] : listHostports(nft);
     const removals = planReplacements(wish, held, isAlive);
-    replaced = removals.map(({ port, why }) => `Removed ${describePort(port)} of "${port.comment}": ${why}`);
+    const misled = base === undefined ? [] : findMisled(nft, wish);
+    replaced = [...removals, ...misled].map(
+      ({ port, why }) => `Removed ${describePort(port)} of "${port.comment}": ${why}`,
+    );
     return [
       ...planHostportsTable(base),
       ...planHairpins(nft, wish),
       ...planConditionalRemoval(nft, (owner) => owner.ownerHash === ownerHash(wish.attachment)),
+      ...misled.map(({ port }) => delete_(port.rule)),
       ...planPorts(
         wish,
         held,
@@ -123,6 +135,11 @@ export function listHostports(nft: Nftables): HeldPort[] {
     ...nft.listElements(HOSTPORTS[family]).flatMap((found) => decodePort(found, family, 'any') ?? []),
     ...nft.listElements(HOSTIPPORTS[family]).flatMap((found) => decodePort(found, family, 'one') ?? []),
   ]);
+}
+
+/** What everybody publishes to packets that fulfil conditions. Reads one chain. */
+export function listConditionalPorts(nft: Nftables): ConditionalPort[] {
+  return listConditional(nft).flatMap((found) => decodeConditional(found) ?? []);
 }
 
 /** Commands that delete all that owners picked by `isDoomed` publish: elements, hairpins, rules with conditions. */
@@ -187,11 +204,7 @@ function planReplacements(
   isAlive: (owner: Owner) => boolean,
 ): Replacement[] {
   const own = ownerHash(wish.attachment);
-  const leased = new Set(
-    [...wish.hairpins.map(({ address }) => address.ip), ...wish.ports.map(({ target }) => target)].map(
-      formatIp,
-    ),
-  );
+  const leased = leasedAddresses(wish);
   // A port with conditions shares it with others: which of them a packet fits is not ours to decide.
   const exclusive = wish.ports.filter(({ target }) => wish.conditions[target.family].length === 0);
   const wanted = Map.groupBy(exclusive, portKey);
@@ -200,7 +213,7 @@ function planReplacements(
       return [];
     }
     if (leased.has(formatIp(port.target))) {
-      return [{ port, why: `its address ${formatIp(port.target)} was leased anew` }];
+      return [{ port, why: leasedAnew(port) }];
     }
     const inTheWay = wanted.get(portKey(port))?.find((candidate) => shareAddress(candidate, port));
     if (inTheWay === undefined) {
@@ -213,6 +226,28 @@ function planReplacements(
     }
     return [{ port, why: 'the host link of its container is gone' }];
   });
+}
+
+/** Rules with conditions that lead what was meant for another container to an address this attachment has now. */
+function findMisled(
+  nft: Nftables,
+  wish: PortsWish,
+): { readonly port: ConditionalPort; readonly why: string }[] {
+  const own = ownerHash(wish.attachment);
+  const leased = leasedAddresses(wish);
+  return listConditionalPorts(nft)
+    .filter(({ owner, target }) => owner?.ownerHash !== own && leased.has(formatIp(target)))
+    .map((port) => ({ port, why: leasedAnew(port) }));
+}
+
+function leasedAddresses({ hairpins, ports }: PortsWish): Set<string> {
+  return new Set(
+    [...hairpins.map(({ address }) => address.ip), ...ports.map(({ target }) => target)].map(formatIp),
+  );
+}
+
+function leasedAnew({ target }: PublishedPort): string {
+  return `its address ${formatIp(target)} was leased anew`;
 }
 
 function portKey({ target, protocol, hostPort }: PublishedPort): string {
@@ -333,6 +368,28 @@ function planConditionalRemoval(nft: Nftables, isDoomed: (owner: Owner) => boole
 
 function listConditional(nft: Nftables): RuleFact[] {
   return nft.listRules({ table: CONDITIONAL.table, chain: CONDITIONAL.name });
+}
+
+/** The end of a rule is `conditionalRule`'s: protocol and port compared, then address and port set. */
+function decodeConditional(found: RuleFact): ConditionalPort | undefined {
+  const exprs = decodeExprs(found.program);
+  const [protocol, hostPort] = exprs.flatMap((expr) => (expr.kind === 'cmp' ? [expr.data] : [])).slice(-2);
+  const [target, targetPort] = exprs.flatMap((expr) =>
+    expr.kind === 'immediate' && expr.data instanceof Uint8Array ? [expr.data] : [],
+  );
+  const name = PROTOCOLS.find((candidate) => protocolBytes(candidate)[0] === protocol?.[0]);
+  if (name === undefined || hostPort?.length !== 2 || targetPort?.length !== 2) return undefined;
+  if (target?.length !== 4 && target?.length !== 16) return undefined;
+  return {
+    protocol: name,
+    hostIp: undefined,
+    hostPort: portIn(hostPort),
+    target: ipFromBytes(target),
+    targetPort: portIn(targetPort),
+    owner: ownerIn(found.comment ?? ''),
+    comment: found.comment ?? 'nobody',
+    rule: found,
+  };
 }
 
 interface WishedHairpin {

@@ -2,7 +2,7 @@
 // Run by vitest, project "unit".
 
 import { describe, expect, test } from 'vitest';
-import { parseCidr } from '../../../shared/ip/cidr.ts';
+import { formatIp, parseCidr } from '../../../shared/ip/cidr.ts';
 import {
   encodeNewChain,
   encodeRemoval,
@@ -10,6 +10,7 @@ import {
   findDifference,
   type HostportCondition,
   type HostportsWish,
+  listPorts,
   planHostports,
 } from '../../../shared/iptables/hostports-plan.ts';
 import { parseSave } from '../../../shared/iptables/save-format.ts';
@@ -209,6 +210,31 @@ describe('removing', () => {
   test('does nothing where there is nothing', () => {
     const others = HOSTPORT_CASES.find(({ wish }) => wish.containerId !== 'c1');
     expect(encodeRemoval(chains, saved(capturedListing(others?.title ?? '', 4)))).toBeUndefined();
+  });
+});
+
+describe('a listing tells which ports a chain publishes', () => {
+  const title = 'every protocol and kind of host address';
+
+  test.each([
+    [4, ['tcp 8080 10.22.0.2', 'tcp 8443 10.22.0.2', 'udp 5353 10.22.0.2']],
+    [6, ['tcp 8080 fd00:22::2', 'sctp 9 fd00:22::2']],
+  ] as const)('of IPv%i', (family, ports) => {
+    const found = listPorts([CHAIN], saved(capturedListing(title, family)));
+    expect(
+      found.map(({ protocol, hostPort, target }) => `${protocol} ${hostPort} ${formatIp(target)}`),
+    ).toEqual(ports);
+    expect(listPorts(['CNI-DN-of-somebody-else'], saved(capturedListing(title, family)))).toEqual([]);
+  });
+
+  test('also where protocols are numbers, and passes over what it cannot read', () => {
+    const lines = [
+      `-A ${CHAIN} -p 17 -m udp --dport 53 -j DNAT --to-destination 10.22.0.2:53`,
+      `-A ${CHAIN} -p udp -m udp --dport 54 -j DNAT --to-destination 10.22.0.999:53`,
+      `-A ${CHAIN} -j DNAT --to-destination 10.22.0.2`,
+    ];
+    // The programs print numbers for protocols that the host has no name for.
+    expect(listPorts([CHAIN], saved(lines)).map(({ hostPort }) => hostPort)).toEqual([53]);
   });
 });
 
