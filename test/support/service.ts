@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { formatIp, parseIp } from '../../shared/ip/cidr.ts';
 import { HOST_PATH, type Place } from './place.ts';
@@ -96,6 +97,44 @@ export async function whoAnswers(
 ): Promise<string> {
   return (await ask(from, transport, address, port))?.name ?? '';
 }
+
+/** A client that keeps its port, so that all it says belongs to one flow. */
+export interface Talk extends AsyncDisposable {
+  /** Sends a datagram and returns who answers it within a second, '' when nobody does. */
+  say(): Promise<string>;
+}
+
+/** Opens a UDP client in a place; nothing is sent yet. */
+export async function openTalk(
+  from: Place,
+  transport: 'udp4' | 'udp6',
+  address: string,
+  port: number,
+): Promise<Talk> {
+  const [program, args] = from.entering('bash', ['--norc', '-c', TALK, address, `${port}`]);
+  const running = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'], env: { PATH: HOST_PATH } });
+  const lines = createInterface(running.stdout)[Symbol.asyncIterator]();
+  return {
+    async say() {
+      running.stdin.write(`${transport}\n`);
+      const { value = '' } = await lines.next();
+      return String(value).split(' ')[0] ?? '';
+    },
+    async [Symbol.asyncDispose]() {
+      const gone = once(running, 'exit');
+      running.stdin.end();
+      await gone;
+    },
+  };
+}
+
+const TALK = `
+  exec 3<> "/dev/udp/$0/$1"
+  while read -r line; do
+    echo hello >&3
+    timeout 1 head -n 1 <&3 || echo
+  done
+`;
 
 // The shell's own sockets. Its `read` takes a byte at a time, which loses the rest of a datagram.
 const ASK = `
