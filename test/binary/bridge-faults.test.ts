@@ -1,9 +1,10 @@
 // The bridge plugin when the ground gives way: each system call that matters fails once, and the process dies at each.
 // Part of `npm run test:binary`; strace injects the faults into the packaged executables.
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { attach, detach, withPrevResult } from '../support/attachment.ts';
 import { readNetwork } from '../support/network-list.ts';
-import { openPrivateHost, type PrivateHost, type Sandbox } from '../support/private-host.ts';
+import { openPrimedHost } from '../support/primed-host.ts';
+import type { PrivateHost, Sandbox } from '../support/private-host.ts';
 import { expectError, expectSuccess, type Verb } from '../support/run-plugin.ts';
 import { difference, type Snapshot } from '../support/snapshot.ts';
 import { injecting, runTraced, type Traced, wasInjected } from '../support/strace.ts';
@@ -27,7 +28,7 @@ const MOST_CALLS = 80;
 
 describe('ADD', () => {
   test.for(FAULTS)('undoes itself, or does without, when any %s fails with %s', async ([call, errno]) => {
-    const { host, sandbox, before } = await openPrimedHost();
+    const { host, sandbox, before } = await openPrimedHost(config);
     const rounds = await forEachCall(async (n) => {
       const outcome = await injected(host, 'ADD', sandbox, call, `error=${errno}:when=${n}`);
       if (outcome.exitCode === 0) {
@@ -44,7 +45,7 @@ describe('ADD', () => {
   });
 
   test.for(FAULTS)('leaves nothing that DEL does not remove when it is killed at any %s', async ([call]) => {
-    const { host, sandbox, before } = await openPrimedHost();
+    const { host, sandbox, before } = await openPrimedHost(config);
     const rounds = await forEachCall(async (n) => {
       const outcome = await injected(host, 'ADD', sandbox, call, `signal=SIGKILL:when=${n}`);
       // The runtime knows of no result and DELs what may or may not be there.
@@ -58,7 +59,7 @@ describe('ADD', () => {
 
 describe('DEL', () => {
   test('comes to its end at the second try when it is killed at any message to the kernel', async () => {
-    const { host, sandbox, before } = await openPrimedHost();
+    const { host, sandbox, before } = await openPrimedHost(config);
     const rounds = await forEachCall(async (n) => {
       await attach(host, config, sandbox);
       const outcome = await injected(host, 'DEL', sandbox, 'sendto', `signal=SIGKILL:when=${n}`);
@@ -70,7 +71,7 @@ describe('DEL', () => {
   });
 
   test('goes on after any message fails, and the next one finishes the work', async () => {
-    const { host, sandbox, before } = await openPrimedHost();
+    const { host, sandbox, before } = await openPrimedHost(config);
     const rounds = await forEachCall(async (n) => {
       await attach(host, config, sandbox);
       const outcome = await injected(host, 'DEL', sandbox, 'sendto', `error=ENOBUFS:when=${n}`);
@@ -84,7 +85,7 @@ describe('DEL', () => {
 });
 
 test('sixteen containers come and go at once without getting in each other’s way', async () => {
-  const { host, before } = await openPrimedHost();
+  const { host, before } = await openPrimedHost(config);
   const names = Array.from({ length: 16 }, (_, index) => `pod-${index}`);
   const sandboxes = await Promise.all(names.map((name) => host.addSandbox(name)));
   const attached = await Promise.all(sandboxes.map((sandbox) => attach(host, config, sandbox)));
@@ -111,20 +112,6 @@ test('sixteen containers come and go at once without getting in each other’s w
   await Promise.all([...sandboxes, ...arrivals].map((sandbox) => sandbox.delete()));
   expect(leftBy(before, await host.snapshot())).toEqual([]);
 });
-
-interface Primed {
-  readonly host: PrivateHost;
-  readonly sandbox: Sandbox;
-  readonly before: Snapshot;
-}
-
-async function openPrimedHost(): Promise<Primed> {
-  const host = await openPrivateHost();
-  onTestFinished(() => host.close());
-  const sandbox = await host.addSandbox('pod');
-  await detach(host, await attach(host, config, sandbox));
-  return { host, sandbox, before: await host.snapshot() };
-}
 
 function callOf(sandbox: Sandbox) {
   return { config, containerId: sandbox.name, netns: sandbox.path, ifname: 'eth0' };

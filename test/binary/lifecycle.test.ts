@@ -1,17 +1,12 @@
 // The life of an attachment by the packaged plugins: ADD, CHECK, packets, DEL, whatever else happens.
 // Part of `npm run test:binary`; each story ends with a host that is what it was before.
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { type Attached, attach, detach, withPrevResult } from '../support/attachment.ts';
-import {
-  type BridgeConfig,
-  familiesOf,
-  installResolvConf,
-  listNetworks,
-  readNetwork,
-} from '../support/network-list.ts';
-import { openPrivateHost, type PrivateHost, type Sandbox } from '../support/private-host.ts';
+import { type BridgeConfig, familiesOf, listNetworks, readNetwork } from '../support/network-list.ts';
+import { openPrimedHost, openTestHost, type Primed } from '../support/primed-host.ts';
+import type { PrivateHost, Sandbox } from '../support/private-host.ts';
 import { expectError, expectSuccess } from '../support/run-plugin.ts';
-import { difference, type Snapshot } from '../support/snapshot.ts';
+import { difference } from '../support/snapshot.ts';
 import { addOutside, OUTSIDE, ping } from '../support/traffic.ts';
 
 const dualStack = readNetwork('bridge-dual-stack.conflist').config;
@@ -218,7 +213,7 @@ describe('GC', () => {
 describe('STATUS', () => {
   for (const { file, config } of listNetworks()) {
     test(`of ${file} is good before and after the first attachment, and changes nothing`, async () => {
-      const host = await openHost();
+      const host = await openTestHost();
       const untouched = await host.snapshot();
       expect(await host.runPlugin('STATUS', { config })).toMatchObject({ exitCode: 0, stdout: '' });
       expect(difference(untouched, await host.snapshot())).toEqual([]);
@@ -230,7 +225,7 @@ describe('STATUS', () => {
   }
 
   test('warns of a range that is exhausted', async () => {
-    const host = await openHost();
+    const host = await openTestHost();
     const config = withRanges([[{ subnet: '10.89.0.0/30' }]]);
     expect((await host.runPlugin('STATUS', { config })).stderr).toBe('');
     await attach(host, config, await host.addSandbox('pod'));
@@ -239,105 +234,6 @@ describe('STATUS', () => {
     expect(stderr).toContain('no IP addresses available in range set "10.89.0.1-10.89.0.2"');
   });
 });
-
-describe('an attachment made by the reference plugins', () => {
-  // Debian's package; its newest version of the protocol is 1.0.0.
-  const directory = '/usr/lib/cni';
-  const config = { ...readNetwork('10-bridge.conflist').config, cniVersion: '1.0.0' };
-
-  /** A host on which both were at work before. */
-  async function openSharedHost(): Promise<Primed> {
-    const { host, sandbox } = await openPrimedHost(config);
-    const { call } = await attach(host, config, sandbox, { directory });
-    expectSuccess(await host.runPlugin('DEL', call));
-    return { host, sandbox, before: await host.snapshot() };
-  }
-
-  test('passes our CHECK and goes with our DEL', async () => {
-    const { host, sandbox, before } = await openSharedHost();
-    const old = withPrevResult(await attach(host, config, sandbox, { directory }));
-    const { directory: _, ...ours } = old;
-    expectSuccess(await host.runPlugin('CHECK', ours));
-    expectSuccess(await host.runPlugin('DEL', ours));
-    expect(difference(before, await host.snapshot())).toEqual([]);
-  });
-
-  test('goes with our DEL after its sandbox is gone', async () => {
-    const { host, before } = await openSharedHost();
-    const doomed = await host.addSandbox('doomed');
-    const old = withPrevResult(await attach(host, config, doomed, { directory }));
-    const { directory: _, ...ours } = old;
-    await doomed.delete();
-    expectSuccess(await host.runPlugin('DEL', ours));
-    expect(difference(before, await host.snapshot())).toEqual([]);
-  });
-
-  test('shares its network with ours', async () => {
-    const { host, sandbox, before } = await openSharedHost();
-    const old = await attach(host, config, sandbox, { directory });
-    const neighbour = await host.addSandbox('neighbour');
-    const young = await attach(host, config, neighbour);
-    expect(young.ip4).not.toBe(old.ip4);
-    await ping(neighbour, old.ip4);
-    await ping(sandbox, young.ip4);
-    await detach(host, young);
-    expectSuccess(await host.runPlugin('DEL', old.call));
-    await neighbour.delete();
-    expect(withoutIndex(difference(before, await host.snapshot()))).toEqual([]);
-  });
-
-  test('is masqueraded like ours by the iptables backend, so each removes what the other made', async () => {
-    const { host, sandbox, before } = await openSharedHost();
-    const iptables = { ...config, ipMasqBackend: 'iptables' };
-    const old = await attach(host, config, sandbox, { directory });
-    const byReference = await rulesOf(host);
-    expectSuccess(await host.runPlugin('DEL', old.call));
-
-    const young = await attach(host, iptables, sandbox);
-    expect(await rulesOf(host)).toEqual(byReference.map((line) => line.replaceAll(old.ip4, young.ip4)));
-    expectSuccess(await host.runPlugin('CHECK', withPrevResult(young)));
-    expectSuccess(await host.runPlugin('DEL', { ...young.call, directory }));
-    expect(withoutIndex(difference(before, await host.snapshot()))).toEqual([]);
-
-    const again = await attach(host, iptables, sandbox);
-    await detach(host, again);
-    expect(withoutIndex(difference(before, await host.snapshot()))).toEqual([]);
-  });
-
-  // The index of our store is rebuilt from the store after the reference has written to it, not by the
-  // reference.
-  function withoutIndex(lines: readonly string[]): string[] {
-    return lines.filter((line) => !line.includes('/networks/.patchbay/'));
-  }
-
-  async function rulesOf(host: PrivateHost): Promise<string[]> {
-    return (await host.snapshot()).filter((line) => line.startsWith('iptables-save'));
-  }
-});
-
-interface Primed {
-  readonly host: PrivateHost;
-  readonly sandbox: Sandbox;
-  readonly before: Snapshot;
-}
-
-async function openHost(): Promise<PrivateHost> {
-  const host = await openPrivateHost();
-  onTestFinished(() => host.close());
-  installResolvConf(host);
-  return host;
-}
-
-/** A host on which the network was used once: one ADD and DEL, in a sandbox that is gone. */
-async function openPrimedHost(config: BridgeConfig): Promise<Primed> {
-  const host = await openHost();
-  const earlier = await host.addSandbox('earlier');
-  const { call } = await attach(host, config, earlier);
-  expectSuccess(await host.runPlugin('DEL', call));
-  await earlier.delete();
-  const sandbox = await host.addSandbox('pod');
-  return { host, sandbox, before: await host.snapshot() };
-}
 
 interface Crowded extends Primed {
   readonly keep: Attached;
