@@ -80,6 +80,19 @@ describe.each([...listPlugins()])('%s', (name) => {
     );
   });
 
+  test('answers VERSION whatever else the environment holds, and does not look at stdin', () => {
+    const silent = openSync(makeFifo(`silent-${name}`), constants.O_RDWR);
+    const junk = { CNI_CONTAINERID: '../..', CNI_NETNS: '/dev/null', CNI_IFNAME: 'a/b', CNI_ARGS: ';;=;' };
+    const { status, stdout, stderr } = spawnSync(join(BIN, name), [], {
+      env: { ...junk, CNI_COMMAND: 'VERSION' },
+      stdio: [silent, 'pipe', 'pipe'],
+      encoding: 'utf8',
+      timeout: 10_000,
+    });
+    closeSync(silent);
+    expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: VERSION, stderr: '' });
+  });
+
   test('works as a plain copy, alone in another folder', () => {
     const alone = mkdtempSync(join(directory, 'alone-'));
     copyFileSync(join(BIN, name), join(alone, name));
@@ -95,6 +108,28 @@ describe.each([...listPlugins()])('%s', (name) => {
     linkOrCopy(join(BIN, name), join(other, 'patchbay'));
     symlinkSync('patchbay', join(other, name));
     expect(run(join(other, name), { CNI_COMMAND: 'VERSION' }).stdout).toBe(VERSION);
+  });
+});
+
+describe('The install step of the README', () => {
+  const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
+  const command = /^cp .* dist\/bin\/\* \/opt\/cni\/bin\/$/m.exec(readme)?.[0] ?? 'false';
+
+  test('keeps one file under all names, also over what is there and running', async () => {
+    const target = mkdtempSync(join(directory, 'install-'));
+    copyFileSync('/bin/sleep', join(target, 'bridge'));
+    const running = spawn(join(target, 'bridge'), ['60']);
+    const script = command.replace('dist/bin', BIN).replace('/opt/cni/bin', target);
+    for (const time of ['first', 'second']) {
+      const { status, stderr } = run('bash', {}, ['--norc', '-c', script]);
+      expect({ time, status, stderr }).toEqual({ time, status: 0, stderr: '' });
+      const inodes = listPlugins().map((name) => statSync(join(target, name)).ino);
+      expect(new Set(inodes).size).toBe(1);
+    }
+    expect(running.exitCode).toBeNull();
+    running.kill();
+    await once(running, 'exit');
+    expect(run(join(target, 'bridge'), { CNI_COMMAND: 'VERSION' }).stdout).toBe(VERSION);
   });
 });
 
