@@ -1,5 +1,35 @@
 // Frees a Node binary from libatomic.so.1 by giving it a body of its own for the one function it takes from there.
-// Called by build/package.ts on the stripped Node binary, before the application is put into it.
+// Called by node-binary.ts on the stripped Node binary, before the application is put into it.
+import {
+  DT_NEEDED,
+  DT_RELA,
+  DT_RELASZ,
+  DT_SYMTAB,
+  DT_VERSYM,
+  DYNAMIC_ENTRY,
+  type DynamicEntry,
+  decodeElf,
+  type Elf,
+  expect,
+  expectOne,
+  findDynamic,
+  getDynamic,
+  getDynamicEntry,
+  getSection,
+  offsetOf,
+  PT_LOAD,
+  patchImage,
+  RELA,
+  readDynamicString,
+  type Section,
+  type Segment,
+  SHN_UNDEF,
+  SHT_DYNSYM,
+  SHT_GNU_versym,
+  SYMBOL,
+  VER_NDX_LOCAL,
+  writeWord,
+} from './elf.ts';
 
 const LIBRARY = 'libatomic.so.1';
 const FUNCTION = '__atomic_compare_exchange';
@@ -17,6 +47,10 @@ const FUNCTION = '__atomic_compare_exchange';
  * for the relocations; Linux Standard Base, "Symbol Versioning"; GCC wiki, "Atomic/GCCMM/LIbrary" for the function.
  */
 export function patchLibatomic(elf: Buffer): Buffer {
+  return patchImage(`replace ${LIBRARY}`, () => replaceLibatomic(elf));
+}
+
+function replaceLibatomic(elf: Buffer): Buffer {
   const image = decodeImage(elf);
   const needed = findNeeded(image);
   if (needed === undefined) {
@@ -145,37 +179,19 @@ export const AARCH64_LISTING = `
 `;
 
 // Names and numbers as in <elf.h>.
-const PT_LOAD = 1;
-const PT_DYNAMIC = 2;
 const PF_X = 1;
 const SHT_NOBITS = 8;
-const SHT_DYNSYM = 11;
 const SHT_GNU_verneed = 0x6ffffffe;
-const SHT_GNU_versym = 0x6fffffff;
 const SHF_EXECINSTR = 4;
-const DT_NULL = 0;
-const DT_NEEDED = 1;
 const DT_PLTRELSZ = 2;
-const DT_STRTAB = 5;
-const DT_SYMTAB = 6;
-const DT_RELA = 7;
-const DT_RELASZ = 8;
 const DT_JMPREL = 23;
 const DT_FLAGS = 30;
-const DT_VERSYM = 0x6ffffff0;
 const DT_VERNEED = 0x6ffffffe;
 const DT_VERNEEDNUM = 0x6fffffff;
 const DF_BIND_NOW = 8;
 const GLOBAL_FUNCTION = 0x12; // st_info: STB_GLOBAL, STT_FUNC
 const STV_HIDDEN = 2;
-const SHN_UNDEF = 0;
-const VER_NDX_LOCAL = 0;
 
-const SEGMENT_HEADER = 56;
-const SECTION_HEADER = 64;
-const DYNAMIC_ENTRY = 16;
-const SYMBOL = 24;
-const RELA = 24;
 const VERNEED = 16;
 const VERNAUX = 16;
 
@@ -196,102 +212,15 @@ const MACHINES: ReadonlyMap<number, Machine> = new Map([
   [183, { body: encodeListing(AARCH64_LISTING), jumpSlot: 1026, relative: 1027 }],
 ]);
 
-interface Segment {
-  readonly header: number; // file offset of its header
-  readonly type: number;
-  readonly flags: number;
-  readonly offset: number;
-  readonly address: number;
-  readonly fileSize: number;
-  readonly memorySize: number;
-}
-
-interface Section {
-  readonly index: number;
-  readonly header: number;
-  readonly type: number;
-  readonly flags: number;
-  readonly address: number;
-  readonly offset: number;
-  readonly size: number;
-}
-
-interface DynamicEntry {
-  readonly position: number; // file offset
-  readonly tag: number;
-  readonly value: number;
-}
-
-interface Image {
-  readonly bytes: Buffer;
+interface Image extends Elf {
   readonly machine: Machine;
-  readonly segments: readonly Segment[];
-  readonly sections: readonly Section[];
-  readonly dynamic: readonly DynamicEntry[]; // closed by its DT_NULL
 }
 
 function decodeImage(bytes: Buffer): Image {
-  expect(bytes.length >= 64 && bytes.readUInt32BE(0) === 0x7f454c46, 'it is no ELF image');
-  expect(bytes.readUInt8(4) === 2, 'it is not 64-bit');
-  expect(bytes.readUInt8(5) === 1, 'it is not little-endian');
-  const machineNumber = bytes.readUInt16LE(18);
-  const machine = MACHINES.get(machineNumber);
-  expect(machine !== undefined, `machine ${machineNumber} is neither x86-64 (62) nor aarch64 (183)`);
-  expect(bytes.readUInt16LE(54) === SEGMENT_HEADER, `program headers have ${bytes.readUInt16LE(54)} bytes`);
-  expect(bytes.readUInt16LE(58) === SECTION_HEADER, `section headers have ${bytes.readUInt16LE(58)} bytes`);
-
-  const segments = decodeSegments(bytes);
-  const sections = decodeSections(bytes);
-  return { bytes, machine, segments, sections, dynamic: decodeDynamic(bytes, segments) };
-}
-
-function decodeSegments(bytes: Buffer): Segment[] {
-  const table = readWord(bytes, 32);
-  const count = bytes.readUInt16LE(56);
-  return Array.from({ length: count }, (_, index) => {
-    const header = table + index * SEGMENT_HEADER;
-    return {
-      header,
-      type: bytes.readUInt32LE(header),
-      flags: bytes.readUInt32LE(header + 4),
-      offset: readWord(bytes, header + 8),
-      address: readWord(bytes, header + 16),
-      fileSize: readWord(bytes, header + 32),
-      memorySize: readWord(bytes, header + 40),
-    };
-  });
-}
-
-function decodeSections(bytes: Buffer): Section[] {
-  const table = readWord(bytes, 40);
-  const count = bytes.readUInt16LE(60);
-  return Array.from({ length: count }, (_, index) => {
-    const header = table + index * SECTION_HEADER;
-    return {
-      index,
-      header,
-      type: bytes.readUInt32LE(header + 4),
-      flags: readWord(bytes, header + 8),
-      address: readWord(bytes, header + 16),
-      offset: readWord(bytes, header + 24),
-      size: readWord(bytes, header + 32),
-    };
-  });
-}
-
-function decodeDynamic(bytes: Buffer, segments: readonly Segment[]): DynamicEntry[] {
-  const segment = expectOne(
-    segments.filter(({ type }) => type === PT_DYNAMIC),
-    'dynamic segments',
-  );
-  const entries: DynamicEntry[] = [];
-  for (let at = segment.offset; at < segment.offset + segment.fileSize; at += DYNAMIC_ENTRY) {
-    entries.push({ position: at, tag: readWord(bytes, at), value: readWord(bytes, at + 8) });
-    if (entries.at(-1)?.tag === DT_NULL) {
-      return entries;
-    }
-  }
-  throw refusal('the dynamic section has no end');
+  const elf = decodeElf(bytes);
+  const machine = MACHINES.get(elf.machineNumber);
+  expect(machine !== undefined, `there is no body for machine ${elf.machineNumber}`);
+  return { ...elf, machine };
 }
 
 function findNeeded(image: Image): DynamicEntry | undefined {
@@ -494,62 +423,6 @@ function removeNeeded(patched: Buffer, image: Image, needed: DynamicEntry): void
   patched.copyWithin(needed.position, needed.position + DYNAMIC_ENTRY, end);
 }
 
-function findDynamic(image: Image, tag: number): number | undefined {
-  return image.dynamic.find((entry) => entry.tag === tag)?.value;
-}
-
-function getDynamicEntry(image: Image, tag: number): DynamicEntry {
-  return expectOne(
-    image.dynamic.filter((entry) => entry.tag === tag),
-    `dynamic entries with tag 0x${tag.toString(16)}`,
-  );
-}
-
-function getDynamic(image: Image, tag: number): number {
-  return getDynamicEntry(image, tag).value;
-}
-
-/** The section of a type, which must begin where the dynamic entry says: loader and tools see the same table. */
-function getSection(image: Image, type: number, tag: number): Section {
-  const section = expectOne(
-    image.sections.filter((one) => one.type === type),
-    `sections of type 0x${type.toString(16)}`,
-  );
-  const address = getDynamic(image, tag);
-  expect(
-    section.address === address,
-    `the section of type 0x${type.toString(16)} is not at the loader's address`,
-  );
-  expect(
-    section.offset === offsetOf(image, address, section.size),
-    `section ${section.index} is mapped elsewhere`,
-  );
-  return section;
-}
-
-function offsetOf(image: Image, address: number, size: number): number {
-  const segment = image.segments.find(
-    (one) => one.type === PT_LOAD && address >= one.address && address + size <= one.address + one.fileSize,
-  );
-  expect(segment !== undefined, `address 0x${address.toString(16)} is not in the file`);
-  return segment.offset + (address - segment.address);
-}
-
-function readDynamicString(image: Image, index: number): string {
-  const start = offsetOf(image, getDynamic(image, DT_STRTAB) + index, 1);
-  return image.bytes.toString('latin1', start, image.bytes.indexOf(0, start));
-}
-
-function readWord(bytes: Buffer, position: number): number {
-  const value = bytes.readBigUInt64LE(position);
-  expect(value <= BigInt(Number.MAX_SAFE_INTEGER), `the number at 0x${position.toString(16)} is too large`);
-  return Number(value);
-}
-
-function writeWord(bytes: Buffer, position: number, value: number): void {
-  bytes.writeBigUInt64LE(BigInt(value), position);
-}
-
 function alignUp(value: number, alignment: number): number {
   return Math.ceil(value / alignment) * alignment;
 }
@@ -559,22 +432,4 @@ function encodeListing(listing: string): Buffer {
   const columns = listing.split('\n').map((line) => line.slice(0, 18).replaceAll(' ', ''));
   const code = Buffer.from(columns.join(''), 'hex');
   return Buffer.concat([code, Buffer.alloc(alignUp(code.length, ALIGNMENT) - code.length)]);
-}
-
-function expectOne<T>(found: readonly T[], what: string): T {
-  const [first] = found;
-  if (found.length !== 1 || first === undefined) {
-    throw refusal(`there are ${found.length} ${what}, not 1`);
-  }
-  return first;
-}
-
-function expect(isMet: boolean, otherwise: string): asserts isMet {
-  if (!isMet) {
-    throw refusal(otherwise);
-  }
-}
-
-function refusal(reason: string): Error {
-  return new Error(`Cannot replace ${LIBRARY} in this image: ${reason}`);
 }
