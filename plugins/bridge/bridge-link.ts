@@ -1,6 +1,6 @@
 // The bridge itself: created once, shared by every attachment, never removed and never reconfigured behind the
 // operator's back. Called by ADD; CHECK and STATUS only look.
-import { hasCode, wrongLinkKind } from '../../shared/cni/error.ts';
+import { type CniError, hasCode, wrongLinkKind } from '../../shared/cni/error.ts';
 import { randomMac } from '../../shared/ip/mac.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
@@ -8,13 +8,17 @@ import type { BridgeConfig } from './config.ts';
 import { ensureLinkSysctl } from './link-sysctl.ts';
 
 /**
- * The bridge if it is there already. Throws wrongLinkKind when another kind of link has the name.
+ * The bridge if it is there already. Throws wrongLinkKind, or what `fail` makes, when another kind of link has the name.
  * Equivalent to: `ip link show dev cni0 type bridge`
  */
-export function findBridge(host: Rtnetlink, config: BridgeConfig): Link | undefined {
+export function findBridge(
+  host: Rtnetlink,
+  config: BridgeConfig,
+  fail: (msg: string) => CniError = wrongLinkKind,
+): Link | undefined {
   const link = host.link.find({ name: config.bridge });
   if (link !== undefined) {
-    expectBridge(link);
+    expectBridge(link, fail);
   }
   return link;
 }
@@ -37,13 +41,11 @@ export function ensureBridge(host: Rtnetlink, config: BridgeConfig, log: (line: 
   return bridge;
 }
 
-/** Throws wrongLinkKind unless the link can take ports. */
-export function expectBridge(link: Link): void {
+/** Throws wrongLinkKind, or what `fail` makes, unless the link can take ports. */
+export function expectBridge(link: Link, fail: (msg: string) => CniError = wrongLinkKind): void {
   if (link.kind !== 'bridge') {
     const kind = link.kind ?? 'physical or loopback';
-    throw wrongLinkKind(
-      `Link "${link.name}" is no bridge but of kind "${kind}"; name another link in "bridge"`,
-    );
+    throw fail(`Link "${link.name}" is no bridge but of kind "${kind}"; name another link in "bridge"`);
   }
 }
 

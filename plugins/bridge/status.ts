@@ -1,4 +1,5 @@
 // The bridge plugin's STATUS: can this config serve an ADD now? Called by dispatch; changes nothing.
+import { notAvailable } from '../../shared/cni/error.ts';
 import type { StatusCall } from '../../shared/cni/plugin.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { findBridge } from './bridge-link.ts';
@@ -22,5 +23,5 @@ export function status(call: StatusCall<BridgeConfig>): void {
 
 function expectBridgeUsable(config: BridgeConfig): void {
   using host = openRtnetlink();
-  findBridge(host, config);
+  findBridge(host, config, notAvailable);
 }

@@ -66,7 +66,7 @@ export const ERROR_CODES = [
     name: 'tryAgainLater',
     meaning: 'Something is in the way that passes by itself; the same call may succeed later',
   },
-  { code: 50, name: 'notAvailable', meaning: 'STATUS: the plugin cannot serve an ADD now' },
+  { code: 50, name: 'notAvailable', meaning: 'The plugin cannot serve an ADD now' },
   {
     code: 51,
     name: 'limitedConnectivity',
@@ -153,7 +153,7 @@ export function tryAgainLater(msg: string, options?: CniErrorOptions): CniError 
   return new CniError(11, msg, options);
 }
 
-/** STATUS: no ADD can be served. */
+/** No ADD can be served: what STATUS reports, and what an ADD does that lacks a program. */
 export function notAvailable(msg: string, options?: CniErrorOptions): CniError {
   return new CniError(50, msg, options);
 }

@@ -181,7 +181,7 @@ const KERNEL: BadCase[] = [
     title: `a bridge that is the link ${bridge}`,
     config: { bridge },
     prepare: inHost('ip link add not-a-bridge type veth peer name its-peer', 'ip link del not-a-bridge'),
-    fails: { ADD: 109, CHECK: 109 },
+    fails: { ADD: 109, CHECK: 109, STATUS: 50 },
     tolerates: ['DEL', 'GC'] as const,
     says: [bridge],
   })),
