@@ -119,14 +119,32 @@ function runLife(programs: Record<Verb, Warm>, { plugins, netns, containerId }: 
   };
   const run = (verb: Verb, more: object = {}, plugin = 'bridge') =>
     runProgram(programs[verb], plugin, { ...env, CNI_COMMAND: verb }, JSON.stringify({ ...CONFIG, ...more }));
+  const valid = { 'cni.dev/valid-attachments': [{ containerID: containerId, ifname: 'eth0' }] };
   run('STATUS');
   const { exitCode, stdout } = run('ADD');
   const prevResult = exitCode === 0 ? (JSON.parse(stdout) as object) : undefined;
   run('CHECK', { prevResult });
-  run('GC', { 'cni.dev/valid-attachments': [{ containerID: containerId, ifname: 'eth0' }] });
+  run('GC', valid);
+  if (order.plugins.includes('portmap')) runPorts(run, { prevResult, valid });
   run('DEL', { prevResult });
   run('ADD', {}, 'host-local');
   run('DEL', {}, 'host-local');
+}
+
+function runPorts(
+  run: (verb: Verb, more: object, plugin: string) => WarmUpCall,
+  { prevResult, valid }: { readonly prevResult: object | undefined; readonly valid: object },
+): void {
+  const portMappings = [
+    { hostPort: 8080, containerPort: 80, protocol: 'tcp' },
+    { hostPort: 8053, containerPort: 53, protocol: 'udp' },
+  ];
+  const config = { prevResult, runtimeConfig: { portMappings } };
+  run('STATUS', config, 'portmap');
+  run('ADD', config, 'portmap');
+  run('CHECK', config, 'portmap');
+  run('GC', valid, 'portmap');
+  run('DEL', config, 'portmap');
 }
 
 /** Runs the program once, with files in the places of stdin and stdout. */
