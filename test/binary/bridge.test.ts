@@ -38,6 +38,12 @@ async function json<T>(place: PrivateHost | Sandbox, program: string, ...args: s
   return JSON.parse((await place.run(program, args)).stdout || '[]') as T[];
 }
 
+/** The IPv4 addresses of a link, sorted. */
+async function addressesOf(host: PrivateHost, link: string): Promise<string[]> {
+  const found = await json<{ addr_info: { local: string }[] }>(host, 'ip', '-4', '-j', 'addr', 'show', link);
+  return found.flatMap(({ addr_info }) => addr_info.map(({ local }) => local)).sort();
+}
+
 describe('a bridge that serves another network', () => {
   test('is refused, naming the network, its users and the way out, and nothing is left', async () => {
     const { host, pod } = await openHost();
@@ -67,17 +73,7 @@ describe('a bridge that serves another network', () => {
     const { host, pod } = await openHost();
     await host.shell('ip link add cni0 type bridge; ip addr add 192.0.2.1/24 dev cni0; ip link set cni0 up');
     await attach(host, network('n', { forceAddress: true }), pod);
-    const [bridge] = await json<{ addr_info: { local: string; family: string }[] }>(
-      host,
-      'ip',
-      '-j',
-      'addr',
-      'show',
-      'cni0',
-    );
-    expect(bridge?.addr_info.filter(({ family }) => family === 'inet').map(({ local }) => local)).toEqual([
-      '10.22.0.1',
-    ]);
+    expect(await addressesOf(host, 'cni0')).toEqual(['10.22.0.1']);
   });
 });
 
@@ -204,6 +200,78 @@ describe('the MTU', () => {
   });
 });
 
+test('The ranges of one network keep their gateways when forceAddress is set', async () => {
+  const { host, pod } = await openHost();
+  const config = network('n', { forceAddress: true, ipam: ranges('10.22.0.0/24', '10.23.0.0/24') });
+  const attached = await attach(host, config, pod);
+  await attach(host, config, await host.addSandbox('other'));
+  expect(await addressesOf(host, 'cni0')).toEqual(['10.22.0.1', '10.23.0.1']);
+  expectSuccess(await host.runPlugin('CHECK', withPrevResult(attached)));
+});
+
+test('Promiscuous mode is switched on, and CHECK misses it when somebody switches it off', async () => {
+  const { host, pod } = await openHost();
+  const attached = await attach(host, network('n', { promiscMode: true }), pod);
+  const [bridge] = await json<{ flags: string[] }>(host, 'ip', '-j', 'link', 'show', 'cni0');
+  expect(bridge?.flags).toContain('PROMISC');
+  expectSuccess(await host.runPlugin('CHECK', withPrevResult(attached)));
+  await host.shell('ip link set cni0 promisc off');
+  const { code, msg } = expectError(await host.runPlugin('CHECK', withPrevResult(attached)));
+  expect({ code, msg }).toEqual({ code: 107, msg: 'Bridge "cni0" is not promiscuous' });
+});
+
+test('A disabled container interface is made, reported and left down', async () => {
+  const { host, pod } = await openHost();
+  const { ipam: _, ...layer2 } = network('n', { disableContainerInterface: true });
+  const attached = await attach(host, layer2, pod);
+  const [inside] = await json<{ operstate: string; flags: string[] }>(
+    pod,
+    'ip',
+    '-j',
+    'link',
+    'show',
+    'eth0',
+  );
+  expect(inside?.flags).not.toContain('UP');
+  expect(attached.result.interfaces?.[2]).toMatchObject({ name: 'eth0', sandbox: pod.path });
+  expectSuccess(await host.runPlugin('CHECK', withPrevResult(attached)));
+  await detach(host, attached);
+});
+
+test('The DNS section of the config replaces that of IPAM only when it says something', async () => {
+  const { host, pod } = await openHost();
+  await host.shell('echo nameserver 198.51.100.53 > /run/resolv.conf');
+  const ipam = { ...ranges('10.22.0.0/24'), resolvConf: '/run/resolv.conf' };
+  const empty = await attach(host, network('n', { ipam, dns: { nameservers: [] } }), pod);
+  expect(empty.result.dns).toEqual({ nameservers: ['198.51.100.53'] });
+  await detach(host, empty);
+  const own = await attach(host, network('n', { ipam, dns: { search: ['example.org'] } }), pod);
+  expect(own.result.dns).toEqual({ search: ['example.org'] });
+});
+
+describe('A bridge that somebody else made', () => {
+  test('and that has lost its ports becomes a gateway', async () => {
+    const { host, pod } = await openHost();
+    await host.shell(`
+      ip link add cni0 type bridge; ip link set cni0 up
+      ip link add port master cni0 type veth peer name other; ip link del port`);
+    const attached = await attach(host, network('n', { ipam: ranges('10.22.0.0/24', 'fd00:22::/64') }), pod);
+    expectSuccess(await host.runPlugin('CHECK', withPrevResult(attached)));
+    expect(attached.result.interfaces?.[0]?.mac).not.toBe('00:00:00:00:00:00');
+  });
+
+  test('may change its MAC with its ports, and earlier attachments are still right', async () => {
+    const { host, pod } = await openHost();
+    await host.shell('ip link add cni0 type bridge');
+    const { ipam: _, ...layer2 } = network('n');
+    const attached = await attach(host, layer2, pod);
+    await host.shell('ip link add low address 00:00:5e:00:53:01 master cni0 up type veth peer name other');
+    const [bridge] = await json<{ address: string }>(host, 'ip', '-j', 'link', 'show', 'cni0');
+    expect(bridge?.address).toBe('00:00:5e:00:53:01');
+    expectSuccess(await host.runPlugin('CHECK', withPrevResult(attached)));
+  });
+});
+
 describe('MAC addresses', () => {
   test('of bridge and host link stay what they were at birth', async () => {
     const { host, pod } = await openHost();
@@ -295,6 +363,15 @@ describe('duplicate address detection', () => {
       'eth0',
     );
     expect(link?.addr_info.some(({ tentative }) => tentative)).toBe(false);
+  });
+
+  test('is not waited for unless the config asks, and addresses are usable at once', async () => {
+    const { host, pod } = await openHost();
+    await pod.shell('sysctl -qw net.ipv6.conf.default.accept_dad=1');
+    await attach(host, { ...config, enabledad: false }, pod);
+    const { stdout } = await pod.run('ip', ['-6', 'addr', 'show', 'dev', 'eth0', 'scope', 'global']);
+    expect(stdout).toMatch(/fd00:22::2\/64 .*nodad/);
+    expect(stdout).not.toContain('tentative');
   });
 
   test('finds a station that has the address already, and undoes the attachment', async () => {
