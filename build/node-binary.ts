@@ -15,14 +15,26 @@ import {
 } from 'node:fs';
 import { arch } from 'node:os';
 import { join } from 'node:path';
+import { relabelBuiltinCaches } from './builtin-caches.ts';
+import { V8_FLAGS } from './code-cache.ts';
 import { hardenEnvironment } from './environment.ts';
 import { patchLibatomic } from './libatomic.ts';
+import { prelink } from './prelink.ts';
 import { setUpTools, TOOLS } from './tools.ts';
 
+const STEPS = [
+  'node-binary.ts',
+  'elf.ts',
+  'libatomic.ts',
+  'prelink.ts',
+  'environment.ts',
+  'builtin-caches.ts',
+];
+
 /**
- * Returns the path of a Node without debug information (150 MB become 117), without need of libatomic, and deaf to
- * the variables that would load code or write files. It is kept in .cache of the checkout `root`, for it changes
- * only with Node and with these steps.
+ * Returns the path of a Node without debug information (150 MB become 117), without need of libatomic, deaf to the
+ * variables that would load code or write files, and quick to start under V8_FLAGS. It is kept in .cache of the
+ * checkout `root`, for it changes only with Node and with these steps.
  */
 export function prepareNode(root: string): string {
   const original = realpathSync(join(root, 'node_modules/.bin/node'));
@@ -31,9 +43,11 @@ export function prepareNode(root: string): string {
   makeRoom(join(root, '.cache'));
   const partial = `${prepared}.${process.pid}`;
   strip(original, partial);
-  writeFileSync(partial, hardenEnvironment(patchLibatomic(readFileSync(partial))));
+  const labels = { made: makeCodeCache(partial, []), wanted: makeCodeCache(partial, V8_FLAGS) };
+  const patched = hardenEnvironment(prelink(patchLibatomic(readFileSync(partial))));
+  writeFileSync(partial, relabelBuiltinCaches(patched, labels));
   chmodSync(partial, 0o755);
-  run(partial, ['--version']);
+  expectBuiltinsCached(partial);
   renameSync(partial, prepared);
   return prepared;
 }
@@ -42,9 +56,8 @@ export function prepareNode(root: string): string {
 function fingerprint(node: string): string {
   const { size, mtimeMs } = statSync(node);
   const sum = createHash('sha256').update(`${size} ${mtimeMs}`);
-  for (const step of ['node-binary.ts', 'libatomic.ts', 'environment.ts']) {
-    sum.update(readFileSync(join(import.meta.dirname, step)));
-  }
+  for (const step of STEPS) sum.update(readFileSync(join(import.meta.dirname, step)));
+  sum.update(V8_FLAGS.join(' '));
   return sum.digest('hex').slice(0, 12);
 }
 
@@ -58,7 +71,32 @@ function strip(original: string, target: string): void {
   run('strip', ['-o', target, original]);
 }
 
-function run(program: string, args: readonly string[]): void {
-  const { status, stderr, error } = spawnSync(program, args, { encoding: 'utf8' });
+function makeCodeCache(node: string, flags: readonly string[]): Buffer {
+  const program = "process.stdout.write(new (require('node:vm').Script)('0').createCachedData())";
+  return run(node, [...flags, '-e', program]);
+}
+
+// Does V8 take Node's own code cache for what every call but VERSION loads? A wrong label is no failure to V8.
+function expectBuiltinsCached(node: string): void {
+  const program = `
+    const { internalBinding } = require('internal/test/binding');
+    require('node:ffi');
+    require('node:child_process');
+    const { compiledWithCache, compiledWithoutCache } = internalBinding('builtins').getCacheUsage();
+    process.stdout.write(JSON.stringify({ cached: compiledWithCache.size, compiled: [...compiledWithoutCache] }));
+  `;
+  const { cached, compiled } = JSON.parse(
+    run(node, [...V8_FLAGS, '--expose-internals', '-e', program]).toString(),
+  ) as { cached: number; compiled: string[] };
+  if (cached === 0 || compiled.length > 0) {
+    throw new Error(
+      `Node compiles ${compiled.join(', ') || 'nothing'} at every start, it takes ${cached} caches`,
+    );
+  }
+}
+
+function run(program: string, args: readonly string[]): Buffer {
+  const { status, stdout, stderr, error } = spawnSync(program, args);
   if (status !== 0) throw new Error(`"${program}" failed: ${stderr ?? ''}`, { cause: error });
+  return stdout;
 }
