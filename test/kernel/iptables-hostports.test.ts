@@ -19,11 +19,10 @@ import {
   planHostports,
 } from '../../shared/iptables/hostports-plan.ts';
 import { hasReferenceHostports } from '../../shared/iptables/reference-hostports.ts';
-import { withNetns } from '../../shared/linux/netns.ts';
 import * as spawning from '../../shared/linux/spawn.ts';
-import { type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
+import type { Nftables } from '../../shared/nftables/nftables.ts';
 import { capturedListing, HOSTPORT_CASES, mapping, wish } from '../fixtures/iptables/hostports.ts';
-import { openTestNetns, type TestNetns } from '../support/sandbox.ts';
+import { insideWithNftables, openTestNetns, type TestNetns } from '../support/sandbox.ts';
 
 vi.mock('../../shared/linux/spawn.ts', { spy: true });
 
@@ -43,13 +42,8 @@ afterEach(() => {
   host[Symbol.dispose]();
 });
 
-/** Runs our code as a plugin would: inside the host. */
 function onHost<T>(work: (nft: Nftables) => T): T {
-  const run = (): unknown => {
-    using nft = openNftables();
-    return work(nft);
-  };
-  return withNetns(host.netns, run) as T;
+  return insideWithNftables(host, work);
 }
 
 function add(parts: Partial<HostportsWish> = {}): void {

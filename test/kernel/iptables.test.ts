@@ -17,10 +17,9 @@ import {
   removeStaleMasquerade,
 } from '../../shared/iptables/masquerade.ts';
 import { encodeNewChain, planMasquerade } from '../../shared/iptables/masquerade-plan.ts';
-import { withNetns } from '../../shared/linux/netns.ts';
 import * as spawning from '../../shared/linux/spawn.ts';
-import { type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
-import { openTestNetns, type TestNetns } from '../support/sandbox.ts';
+import type { Nftables } from '../../shared/nftables/nftables.ts';
+import { insideWithNftables, openTestNetns, type TestNetns } from '../support/sandbox.ts';
 
 vi.mock('../../shared/linux/spawn.ts', { spy: true });
 
@@ -40,13 +39,8 @@ afterEach(() => {
   host[Symbol.dispose]();
 });
 
-/** Runs our code as a plugin would: inside the host. */
 function onHost<T>(work: (nft: Nftables) => T): T {
-  const run = (): unknown => {
-    using nft = openNftables();
-    return work(nft);
-  };
-  return withNetns(host.netns, run) as T;
+  return insideWithNftables(host, work);
 }
 
 function add(...addresses: readonly Cidr[]): void {

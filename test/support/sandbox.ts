@@ -2,7 +2,8 @@
 // Kernel tests open a pair, let our code work on it by path, and look at it with the real tools.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { readlinkSync } from 'node:fs';
-import { type Netns, openNetns } from '../../shared/linux/netns.ts';
+import { type Netns, openNetns, withNetns } from '../../shared/linux/netns.ts';
+import { type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
 
 /** A namespace, alive until disposed of or until this process dies. */
 export interface TestNetns extends Disposable {
@@ -42,6 +43,15 @@ export function sandbox(): Sandboxes {
     host[Symbol.dispose]();
     throw error;
   }
+}
+
+/** Runs our code inside a namespace, as a plugin runs it on its host, with nf_tables opened there. */
+export function insideWithNftables<T>({ netns }: TestNetns, work: (nft: Nftables) => T): T {
+  const run = (): unknown => {
+    using nft = openNftables();
+    return work(nft);
+  };
+  return withNetns(netns, run) as T;
 }
 
 /** One namespace, held by a process that ends when its stdin closes: however this process dies, nothing stays. */
