@@ -42,6 +42,14 @@ describe('an attachment', () => {
       expect(difference(before, await host.snapshot())).toEqual([]);
     });
 
+    test(`to ${file} goes without a trace after its link is gone`, async () => {
+      const { host, sandbox, before } = await openPrimedHost(config);
+      const { call } = await attach(host, config, sandbox);
+      await sandbox.run('ip', ['link', 'delete', 'eth0']);
+      expectSuccess(await host.runPlugin('DEL', call));
+      expect(difference(before, await host.snapshot())).toEqual([]);
+    });
+
     test(`to ${file} goes alone when another sandbox is at its path`, async () => {
       const { host, sandbox, before } = await openPrimedHost(config);
       const attached = await attach(host, config, sandbox);

@@ -38,7 +38,7 @@ describe('an attachment made by the reference plugins, which masquerade with ipt
   test.for([
     ['IPv4', ipv4],
     ['dual stack', dualStack],
-  ] as const)('on %s passes our CHECK, works on, and goes with our DEL', async ([, config]) => {
+  ] as const)('on %s passes our CHECK and goes with our DEL', async ([, config]) => {
     const { host, sandbox, before } = await openSharedHost(config);
     const old = await attach(host, config, sandbox, { directory: REFERENCE });
     expectSuccess(await host.runPlugin('CHECK', forOurs(withPrevResult(old))));
@@ -65,6 +65,14 @@ describe('an attachment made by the reference plugins, which masquerade with ipt
     const old = await attach(host, dualStack, doomed, { directory: REFERENCE });
     await doomed.delete();
     expectSuccess(await host.runPlugin('DEL', forOurs(callOf(old))));
+    expect(difference(before, await host.snapshot())).toEqual([]);
+  });
+
+  test('goes with our DEL after its link is gone', async () => {
+    const { host, sandbox, before } = await openSharedHost(dualStack);
+    const old = await attach(host, dualStack, sandbox, { directory: REFERENCE });
+    await sandbox.run('ip', ['link', 'delete', 'eth0']);
+    expectSuccess(await host.runPlugin('DEL', forOurs(old.call)));
     expect(difference(before, await host.snapshot())).toEqual([]);
   });
 
