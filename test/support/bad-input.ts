@@ -53,12 +53,16 @@ export function strictVerbs(code: number): Pick<BadCase, 'fails' | 'tolerates'> 
 // A plugin that hangs is one of the ways to get this wrong.
 const TIME_LIMIT_MS = 20_000;
 
-/** One test for each case, all of them on one scene. */
-export function testRefusals(subject: string, cases: readonly BadCase[]): void {
+/** One test for each case, all of them on one scene; `setUp` adds to it what the cases need. */
+export function testRefusals(
+  subject: string,
+  cases: readonly BadCase[],
+  setUp?: (scene: Scene) => Promise<void>,
+): void {
   describe(`${subject} refuses`, () => {
     let scene: Scene;
     beforeAll(async () => {
-      scene = await openScene();
+      scene = await openScene(setUp);
     });
     afterAll(() => scene[Symbol.asyncDispose]());
     for (const badCase of cases) test(badCase.title, () => scene.expectRefusal(badCase), TIME_LIMIT_MS);
@@ -66,14 +70,14 @@ export function testRefusals(subject: string, cases: readonly BadCase[]): void {
 }
 
 /** Opens a host with the network "scene" in use by the container "resident". */
-async function openScene(): Promise<Scene> {
+async function openScene(setUp?: (scene: Scene) => Promise<void>): Promise<Scene> {
   const host = await openPrivateHost();
   const resident = await attach(host, CONFIG, await host.addSandbox('resident'));
   const newcomer = await host.addSandbox('newcomer');
   mkdirSync(host.file('/run/odd'));
   writeFileSync(host.file('/run/odd/file'), 'no namespace');
   await host.shell('mkfifo /run/odd/fifo; ln -s loop /run/odd/loop');
-  let before: Snapshot = await host.snapshot();
+  let before: Snapshot = [];
 
   // What differs is charged to the case that did it, not to those after it.
   async function expectUnchanged(): Promise<void> {
@@ -109,6 +113,8 @@ async function openScene(): Promise<Scene> {
     expectRefusal,
     [Symbol.asyncDispose]: () => host.close(),
   };
+  await setUp?.(scene);
+  before = await host.snapshot();
   return scene;
 }
 
