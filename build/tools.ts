@@ -22,6 +22,7 @@ export const TOOLS: readonly Tool[] = [
   { program: 'unshare', debianPackage: 'util-linux', purpose: 'private hosts' },
   { program: 'mount', debianPackage: 'mount', purpose: 'private hosts' },
   { program: 'ping', debianPackage: 'iputils-ping', purpose: 'packets that flow' },
+  { program: 'curl', debianPackage: 'curl', purpose: 'the demo, which fetches a page' },
   { program: 'tcpdump', debianPackage: 'tcpdump', purpose: 'captures' },
   { program: 'conntrack', debianPackage: 'conntrack', purpose: 'looking at translated connections' },
   { program: 'ethtool', debianPackage: 'ethtool', purpose: 'looking at links' },

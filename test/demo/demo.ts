@@ -1,7 +1,9 @@
-// The main job done for real and shown: two sandboxes on a bridge, the world outside, nothing left behind.
+// The main job done for real and shown: two sandboxes on a bridge, the world outside, a published port, nothing left
+// behind.
 // Run by `npm run demo` after the build; the exit code is not 0 if anything did not hold.
 import { type Attached, withPrevResult } from '../support/attachment.ts';
 import { openCapture } from '../support/capture.ts';
+import { portCallOf } from '../support/chain.ts';
 import { readNetwork } from '../support/network-list.ts';
 import type { Place } from '../support/place.ts';
 import { openPrivateHost, type PrivateHost, type Sandbox } from '../support/private-host.ts';
@@ -12,12 +14,16 @@ import {
   pluginDirectory,
   type Verb,
 } from '../support/run-plugin.ts';
+import { serve } from '../support/service.ts';
 import { difference } from '../support/snapshot.ts';
 import { addOutside, OUTSIDE } from '../support/traffic.ts';
 import { bold, dim, fails, heading, holds, print, took } from './terminal.ts';
-import { printMasquerade, printTopology } from './topology.ts';
+import { printMasquerade, printPorts, printTopology } from './topology.ts';
 
-const { config, file } = readNetwork('bridge-dual-stack.conflist');
+const { config, file } = readNetwork('bridge-portmap.conflist');
+
+/** What the runtime asks for: port 8080 of the host leads to port 80 of the first container. */
+const MAPPINGS = [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }];
 
 try {
   await showEverything();
@@ -28,7 +34,7 @@ try {
 
 async function showEverything(): Promise<void> {
   print(bold('Patchbay: container networks by CNI plugins that talk to the kernel themselves'));
-  print(dim(`plugins  ${pluginDirectory()}/{bridge,host-local}`));
+  print(dim(`plugins  ${pluginDirectory()}/{bridge,host-local,portmap}`));
   print(dim(`network  conf/${file}`));
 
   await using host = await openPrivateHost('host');
@@ -41,6 +47,9 @@ async function showEverything(): Promise<void> {
     earlier,
     'makes bridge, gateway addresses, nftables table and store, which stay',
   );
+  const firstPorts = portCallOf(first, MAPPINGS);
+  await run(host, 'ADD', firstPorts, 'publishes port 8080; maps and hooks for that stay as well');
+  await run(host, 'DEL', firstPorts, 'takes the port back');
   await run(host, 'DEL', withPrevResult(first), 'removes the attachment');
   await earlier.delete();
   const [left, right] = [await host.addSandbox('left'), await host.addSandbox('right')];
@@ -58,9 +67,17 @@ async function showEverything(): Promise<void> {
   await showNeighbours(left, right, here, there);
   await showOutside(left, outside, here);
 
+  heading('A port is published');
+  const ports = portCallOf(here, MAPPINGS);
+  await run(host, 'ADD', ports, 'port 8080 of the host → port 80 of left');
+  await printPorts(host);
+  await showPage({ host, outside, left, right });
+
   heading('They are checked, and go');
   await run(host, 'CHECK', withPrevResult(here), 'everything ADD made is there');
   await run(host, 'CHECK', withPrevResult(there), 'everything ADD made is there');
+  await run(host, 'CHECK', ports, 'hooks, rules and each port are there');
+  await run(host, 'DEL', ports, 'portmap first, as runtimes do');
   await run(host, 'DEL', withPrevResult(here), 'with sandbox and result, as runtimes do');
   await run(host, 'DEL', { ...there.call, netns: '' }, 'with neither');
   await run(host, 'DEL', { ...there.call, netns: '' }, 'again: nothing to do, no error');
@@ -113,6 +130,45 @@ async function showOutside(left: Sandbox, outside: Sandbox, here: Attached): Pro
     'the outside sees the host only',
     `${OUTSIDE.host4} for ${here.ip4}, ${OUTSIDE.host6} for ${here.ip6}`,
   );
+}
+
+/** Fetches a page from the container by the host's addresses, and sees who it takes the client for. */
+async function showPage({
+  host,
+  outside,
+  left,
+  right,
+}: Readonly<Record<'host' | 'outside' | 'left' | 'right', Place>>) {
+  await using _service = await serve(left, [
+    { transport: 'tcp4', port: 80 },
+    { transport: 'tcp6', port: 80 },
+  ]);
+  const clients: readonly (readonly [string, Place, string])[] = [
+    ['outside', outside, OUTSIDE.host4],
+    ['outside', outside, `[${OUTSIDE.host6}]`],
+    ['the host', host, '127.0.0.1'],
+    ['the host', host, `[${OUTSIDE.host6}]`],
+    ['its neighbour', right, OUTSIDE.host4],
+    ['its neighbour', right, `[${OUTSIDE.host6}]`],
+    ['the container itself', left, OUTSIDE.host4],
+    ['the container itself', left, `[${OUTSIDE.host6}]`],
+  ];
+  for (const [who, place, address] of clients) {
+    const url = `http://${address}:8080/`;
+    const { stdout } = await place.run('curl', [
+      '--silent',
+      '--show-error',
+      '--fail',
+      '--max-time',
+      '3',
+      url,
+    ]);
+    const [name, client = ''] = stdout.trim().split(' ');
+    if (name !== 'left') throw new Error(`${url} should be served by left, and said: ${stdout}`);
+    holds(`${who} fetches it`, `${url} sees ${client}`);
+    const isOwn = client === OUTSIDE.outside4 || client === OUTSIDE.outside6;
+    if (isOwn !== (place === outside)) throw new Error(`The container takes ${who} for ${client}`);
+  }
 }
 
 async function pingTime(from: Place, address: string): Promise<string> {

@@ -51,17 +51,7 @@ export async function printTopology(
 
 /** Prints the verdict maps by which the kernel finds out whom to masquerade, and the chain of one subnet. */
 export async function printMasquerade(host: PrivateHost): Promise<void> {
-  const { stdout } = await host.run('nft', ['-j', 'list', 'table', 'inet', 'patchbay']);
-  const { nftables } = JSON.parse(stdout) as { nftables: { map?: MapFacts }[] };
-  const rows: string[][] = [];
-  for (const { map } of nftables) {
-    for (const [key, { jump }] of map?.elem ?? []) {
-      const comment = key.elem.comment.replace(/^\w+ \w+, /, '');
-      rows.push([cyan(map?.name ?? ''), key.elem.val, `→ ${jump.target}`, dim(comment)]);
-    }
-  }
-  if (rows.length === 0) throw new Error('There is no element in the masquerade maps');
-  table(rows);
+  await printElements(host, 'masquerade');
   const chain = /chain masquerade4-[^{]*\{[^}]*\}/.exec(
     (await host.run('nft', ['list', 'ruleset'])).stdout,
   )?.[0];
@@ -69,11 +59,39 @@ export async function printMasquerade(host: PrivateHost): Promise<void> {
   print(`  ${dim(`${first.replace(' {', ':')} ${rules.filter((rule) => rule !== '}').join('; ')}`)}`);
 }
 
+/** Prints the maps by which the kernel finds out where a port leads, and who is masqueraded on the way there. */
+export async function printPorts(host: PrivateHost): Promise<void> {
+  await printElements(host, 'hostports');
+  await printElements(host, 'hairpin');
+}
+
+async function printElements(host: PrivateHost, kind: string): Promise<void> {
+  const { stdout } = await host.run('nft', ['-j', 'list', 'table', 'inet', 'patchbay']);
+  const { nftables } = JSON.parse(stdout) as { nftables: { map?: MapFacts }[] };
+  const maps = nftables.flatMap(({ map }) => (map?.name.startsWith(kind) ? [map] : []));
+  const rows = maps.flatMap(({ name, elem = [] }) =>
+    elem.map(([{ elem: key }, data]) => {
+      const target = 'jump' in data ? data.jump.target : spell(data);
+      return [cyan(name), spell(key.val), `→ ${target}`, dim(key.comment.replace(/^\w+ \w+, /, ''))];
+    }),
+  );
+  if (rows.length === 0) throw new Error(`There is no element in the ${kind} maps`);
+  table(rows);
+}
+
+function spell(value: string | Concatenation): string {
+  return typeof value === 'string' ? value : value.concat.join(' . ');
+}
+
+interface Concatenation {
+  readonly concat: readonly (string | number)[];
+}
+
 interface MapFacts {
   readonly name: string;
   readonly elem?: readonly [
-    { readonly elem: { readonly val: string; readonly comment: string } },
-    { readonly jump: { readonly target: string } },
+    { readonly elem: { readonly val: string | Concatenation; readonly comment: string } },
+    { readonly jump: { readonly target: string } } | Concatenation,
   ][];
 }
 
