@@ -20,6 +20,7 @@ import { V8_FLAGS } from './code-cache.ts';
 import { hardenEnvironment } from './environment.ts';
 import { patchLibatomic } from './libatomic.ts';
 import { prelink } from './prelink.ts';
+import { skipProfiling } from './profiler.ts';
 import { setUpTools, TOOLS } from './tools.ts';
 
 const STEPS = [
@@ -27,6 +28,7 @@ const STEPS = [
   'elf.ts',
   'libatomic.ts',
   'prelink.ts',
+  'profiler.ts',
   'environment.ts',
   'builtin-caches.ts',
 ];
@@ -44,7 +46,7 @@ export function prepareNode(root: string): string {
   const partial = `${prepared}.${process.pid}`;
   strip(original, partial);
   const labels = { made: makeCodeCache(partial, []), wanted: makeCodeCache(partial, V8_FLAGS) };
-  const patched = hardenEnvironment(prelink(patchLibatomic(readFileSync(partial))));
+  const patched = hardenEnvironment(skipProfiling(prelink(patchLibatomic(readFileSync(partial)))));
   writeFileSync(partial, relabelBuiltinCaches(patched, labels));
   chmodSync(partial, 0o755);
   expectBuiltinsCached(partial);
