@@ -17,6 +17,7 @@ import { arch } from 'node:os';
 import { join } from 'node:path';
 import { relabelBuiltinCaches } from './builtin-caches.ts';
 import { V8_FLAGS } from './code-cache.ts';
+import { skipDeadlockCheck } from './deadlock-check.ts';
 import { hardenEnvironment } from './environment.ts';
 import { patchLibatomic } from './libatomic.ts';
 import { prelink } from './prelink.ts';
@@ -26,6 +27,7 @@ import { setUpTools, TOOLS } from './tools.ts';
 const STEPS = [
   'node-binary.ts',
   'elf.ts',
+  'deadlock-check.ts',
   'libatomic.ts',
   'prelink.ts',
   'profiler.ts',
@@ -44,11 +46,12 @@ export function prepareNode(root: string): string {
   if (existsSync(prepared)) return prepared;
   makeRoom(join(root, '.cache'));
   const partial = `${prepared}.${process.pid}`;
-  strip(original, partial);
+  writeFileSync(partial, skipDeadlockCheck(readFileSync(original)));
+  strip(partial);
+  chmodSync(partial, 0o755);
   const labels = { made: makeCodeCache(partial, []), wanted: makeCodeCache(partial, V8_FLAGS) };
   const patched = hardenEnvironment(skipProfiling(prelink(patchLibatomic(readFileSync(partial)))));
   writeFileSync(partial, relabelBuiltinCaches(patched, labels));
-  chmodSync(partial, 0o755);
   expectBuiltinsCached(partial);
   renameSync(partial, prepared);
   return prepared;
@@ -68,9 +71,9 @@ function makeRoom(cache: string): void {
   for (const old of readdirSync(cache).filter((name) => name.startsWith('node-v'))) rmSync(join(cache, old));
 }
 
-function strip(original: string, target: string): void {
+function strip(node: string): void {
   setUpTools(TOOLS.filter(({ program }) => program === 'strip'));
-  run('strip', ['-o', target, original]);
+  run('strip', [node]);
 }
 
 function makeCodeCache(node: string, flags: readonly string[]): Buffer {
