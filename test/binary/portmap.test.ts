@@ -45,6 +45,12 @@ async function openPrimedHost(portmap: Fields = {}): Promise<Primed> {
   return { host, pod, before: await host.snapshot() };
 }
 
+/** A host on which nothing was ever published. */
+async function openFreshHost(): Promise<Omit<Primed, 'before'>> {
+  const host = await openHost();
+  return { host, pod: await host.addSandbox('pod') };
+}
+
 async function openHost(): Promise<PrivateHost> {
   const host = await openPrivateHost();
   onTestFinished(() => host.close());
@@ -247,14 +253,14 @@ describe('a port that is taken', () => {
     ['in the other family', web(8080, '0.0.0.0'), web(8080, '::')],
     ['in the other family, on one address', web(8080, '0.0.0.0'), web(8080, '2001:db8::7')],
   ] as const)('%s is free', async ([, held, wanted]) => {
-    const { host, pod } = await openPrimedHost();
+    const { host, pod } = await openFreshHost();
     const first = await publish(host, await host.addSandbox('holder'), [held]);
     const second = await publish(host, pod, [wanted]);
     for (const published of [first, second]) expectSuccess(await runPortmap(host, 'CHECK', published));
   });
 
   test('by a container whose host link is gone is given away with a line', async () => {
-    const { host, pod } = await openPrimedHost();
+    const { host, pod } = await openFreshHost();
     const holder = await publish(host, await host.addSandbox('holder'), WEB);
     await host.run('ip', ['link', 'delete', holder.result.interfaces?.[1]?.name ?? '']);
     const published = await publish(host, pod, [web(8080)]);
@@ -270,16 +276,16 @@ describe('a port that is taken', () => {
     ['without conditions', {}],
     ['with conditions', { conditionsV4: ['-s', '192.0.2.0/24'], conditionsV6: ['-s', '2001:db8::/64'] }],
   ] as const)('%s by whoever had the address before is given away with a line', async ([, portmap]) => {
-    const { host, pod } = await openPrimedHost();
+    const { host, pod } = await openFreshHost();
     const attached = await attach(host, PORTS, pod);
     const ghost = { ...attached, call: { ...attached.call, containerId: 'ghost' } };
     await publishFor(host, ghost, [web(7070)], portmap);
     const { said } = await publishFor(host, attached, [web(8080)]);
     expect(said).toMatch(
-      /Removed tcp port 7070 \(IPv4\) of ".*id: ghost": its address 10\.92\.0\.3 was leased anew/,
+      /Removed tcp port 7070 \(IPv4\) of ".*id: ghost": its address 10\.92\.0\.2 was leased anew/,
     );
     expect(said).toMatch(
-      /Removed tcp port 7070 \(IPv6\) of ".*id: ghost": its address fd00:92::3 was leased anew/,
+      /Removed tcp port 7070 \(IPv6\) of ".*id: ghost": its address fd00:92::2 was leased anew/,
     );
     expect(await mapped(host)).toEqual(['tcp 8080']);
     expect((await host.run('nft', ['list', 'ruleset'])).stdout).not.toContain('7070');
@@ -356,7 +362,7 @@ describe('GC', () => {
     keep: Published;
     stale: Published;
   }> {
-    const { host, pod } = await openPrimedHost();
+    const { host, pod } = await openFreshHost();
     const ports = (hostPort: number) => [{ hostPort, containerPort: 80, hostIP: '0.0.0.0' }];
     const keep = await publish(host, pod, ports(8081));
     const stale = await publish(host, await host.addSandbox('stale'), ports(8082), {
@@ -407,7 +413,7 @@ describe('GC', () => {
   });
 
   test('removes chains of the iptables backend likewise', async () => {
-    const { host, pod } = await openPrimedHost({ backend: 'iptables' });
+    const { host, pod } = await openFreshHost();
     const portmap = { backend: 'iptables' };
     await publish(host, pod, [{ hostPort: 8081, containerPort: 80 }], { portmap });
     const keep = await publish(host, await host.addSandbox('keep'), [{ hostPort: 8082, containerPort: 80 }], {
@@ -473,7 +479,7 @@ describe('CHECK', () => {
     [
       'the way back',
       `nft flush map ${table} hairpin4`,
-      'The hairpin of address "10.92.0.3" is not in map "hairpin4"',
+      'The hairpin of address "10.92.0.2" is not in map "hairpin4"',
     ],
     ['the rules of the way back', `nft flush chain ${table} hairpin`, 'Rule 1 of chain "hairpin"'],
     [
@@ -494,7 +500,7 @@ describe('CHECK', () => {
   test.for(breakages)(
     'of ports that lost %s names the difference and changes nothing',
     async ([, script, said]) => {
-      const { host, pod } = await openPrimedHost();
+      const { host, pod } = await openFreshHost();
       const published = await publish(host, pod, MIXED);
       expectSuccess(await runPortmap(host, 'CHECK', published));
       await host.shell(script);
@@ -506,7 +512,7 @@ describe('CHECK', () => {
   );
 
   test('of a rule with conditions that is gone names it', async () => {
-    const { host, pod } = await openPrimedHost();
+    const { host, pod } = await openFreshHost();
     const published = await publish(host, pod, MIXED, { portmap: { conditionsV4: ['-i', 'lan'] } });
     expectSuccess(await runPortmap(host, 'CHECK', published));
     await host.shell('nft flush chain inet patchbay conditional');
@@ -527,7 +533,7 @@ describe('CHECK', () => {
     ],
     ['masquerading', 'iptables -t nat -F POSTROUTING', 'chain "POSTROUTING" lacks rule'],
   ] as const)('of the iptables backend that lost %s names it', async ([, script, said]) => {
-    const { host, pod } = await openPrimedHost({ backend: 'iptables' });
+    const { host, pod } = await openFreshHost();
     const published = await publish(host, pod, MIXED, { portmap: { backend: 'iptables' } });
     expectSuccess(await runPortmap(host, 'CHECK', published));
     await host.shell(script);
@@ -538,7 +544,7 @@ describe('CHECK', () => {
   });
 
   test('of a port that was never published names it', async () => {
-    const { host, pod } = await openPrimedHost();
+    const { host, pod } = await openFreshHost();
     const published = await publish(host, pod, MIXED);
     const more = { runtimeConfig: { portMappings: [...MIXED, { hostPort: 7777, containerPort: 7 }] } };
     expect(expectError(await runPortmap(host, 'CHECK', published, more)).msg).toContain('Tcp port 7777');
@@ -631,7 +637,7 @@ describe('12 first ADDs at once', () => {
 
 describe('our part of the ruleset', () => {
   test('with ports, conditions and odd names survives nft list ruleset and nft -f', async () => {
-    const { host, pod } = await openPrimedHost();
+    const { host, pod } = await openFreshHost();
     const published = await publish(host, pod, MIXED);
     const odd = await host.addSandbox('odd');
     const strange = await publish(host, odd, [{ hostPort: 1, containerPort: 65535 }], {
@@ -654,7 +660,7 @@ describe('our part of the ruleset', () => {
   });
 
   test('names the owner of each port in words', async () => {
-    const { host, pod } = await openPrimedHost();
+    const { host, pod } = await openFreshHost();
     await publish(host, pod, WEB);
     const { stdout } = await host.run('nft', ['list', 'map', 'inet', 'patchbay', 'hostports4']);
     expect(stdout).toMatch(
@@ -674,7 +680,7 @@ describe('our part of the ruleset', () => {
   });
 
   test('belongs to nobody’s host when the attachment was made by another interface plugin', async () => {
-    const { host, pod } = await openPrimedHost();
+    const { host, pod } = await openFreshHost();
     await host.shell('ip link add foreign0 up type veth peer name eth0 netns pod');
     const result = {
       cniVersion: '1.1.0',
