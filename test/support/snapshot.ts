@@ -2,6 +2,7 @@
 // Taken through `host.snapshot` before and after: one comparison says that nothing is left, or was touched.
 import { lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { HostPlace } from './place.ts';
 
 /** One line for each fact, sorted. */
@@ -13,10 +14,40 @@ export type Snapshot = readonly string[];
  * and the text of `last_reserved_ip.N`, which every ADD moves on.
  */
 export async function takeSnapshot(host: HostPlace): Promise<Snapshot> {
-  const { stdout } = await host.shell(LIST_STATE);
-  const lines = sectionsOf(stdout).flatMap(([title, body]) => linesOf(title, body));
+  const sections = await listSettledState(host);
+  const lines = sections.flatMap(([title, body]) => linesOf(title, body));
   for (const root of ['/run', '/etc/cni', '/var/lib/cni']) lines.push(...fileLines(host, root));
   return lines.sort();
+}
+
+const SETTLING_MS = 3000;
+
+// The kernel finishes some work a moment after a verb has ended, and longer after it on a busy machine.
+async function listSettledState(host: HostPlace): Promise<Section[]> {
+  for (const deadline = Date.now() + SETTLING_MS; ; await delay(10)) {
+    const sections = sectionsOf((await host.shell(LIST_STATE)).stdout);
+    const isSettled = sections.every(([title, body]) => !title.endsWith(' ip') || hasLocalRoutes(body));
+    if (isSettled || Date.now() > deadline) return sections;
+  }
+}
+
+/**
+ * Whether each IPv6 address of a link with carrier has its local route: the kernel adds it in a work queue, also without
+ * duplicate address detection (net/ipv6/addrconf.c, addrconf_dad_work).
+ */
+function hasLocalRoutes(body: string): boolean {
+  const facts = body.split('\n').flatMap((json) => {
+    const parsed: unknown = JSON.parse(json);
+    return Array.isArray(parsed) ? (parsed as Facts[]) : [];
+  });
+  const routed = new Set(facts.filter(({ type }) => type === 'local').map(({ dev, dst }) => `${dev} ${dst}`));
+  return facts
+    .filter(({ flags }) => Array.isArray(flags) && flags.includes('LOWER_UP') && flags.includes('UP'))
+    .every(({ ifname, addr_info }) =>
+      ((addr_info ?? []) as Facts[])
+        .filter(({ family, scope }) => family === 'inet6' && scope === 'global')
+        .every(({ local, tentative }) => tentative === true || routed.has(`${ifname} ${local}`)),
+    );
 }
 
 /** What changed from `before` to `after`: `- ` was there, `+ ` is new; empty when nothing did. */
@@ -49,7 +80,9 @@ const LIST_STATE = `
     /proc/sys/net/ipv6/conf/*/keep_addr_on_down || true
 `;
 
-function sectionsOf(text: string): [title: string, body: string][] {
+type Section = readonly [title: string, body: string];
+
+function sectionsOf(text: string): Section[] {
   return text
     .split(/^@@ /m)
     .filter((section) => section !== '')
