@@ -39,7 +39,8 @@ export interface WarmUpReport {
 }
 
 /**
- * The flags under which the executables run and their caches are made. V8 refuses a cache made under other flags.
+ * The flags under which the executables run and their caches are made. V8 refuses a cache made under other flags;
+ * Node's own are relabelled (builtin-caches.ts), so a flag must not change what a code cache holds.
  *
  * `--no-rehash-snapshot` keeps the hash seed of Node's own snapshot, which saves 2.5 ms of a start. A young generation
  * of 16 MB is never full before a call is over, so nothing is collected (3 to 6 ms); memory is only touched when used.
