@@ -40,7 +40,10 @@ function main(): number {
   } catch (error) {
     outcome = { stdout: encodeFailure(error), exitCode: 1 };
   }
-  return print(outcome.stdout) ? outcome.exitCode : 1;
+  if (print(outcome.stdout)) return outcome.exitCode;
+  // The runtime takes this for a failed ADD, and a failed ADD leaves nothing behind.
+  outcome.undo?.();
+  return 1;
 }
 
 // The path of the image follows hard links, so it names the plugin; argv[0] is the caller's word, and tells symlinks

@@ -34,6 +34,11 @@ export function ensureBridge(host: Rtnetlink, config: BridgeConfig, log: (line: 
   const mustBePromiscuous = config.promiscMode && !bridge.isPromiscuous;
   if (!bridge.isUp) {
     ensureLinkSysctl('ipv6', bridge.name, 'accept_ra', '0', log);
+    if (!config.enableDad) {
+      // Neighbour discovery asks by the bridge's link-local address: tentative for two seconds, it would keep every
+      // first connection to a container waiting.
+      ensureLinkSysctl('ipv6', bridge.name, 'accept_dad', '0', log);
+    }
   }
   if (!bridge.isUp || mustBePromiscuous) {
     host.link.set(bridge.index, { up: true, ...(mustBePromiscuous && { promiscuous: true }) });

@@ -28,16 +28,18 @@ export function del(call: DelCall<BridgeTeardown>): void {
 /** Rules, then link: what is masqueraded no more has no link to come from soon after. */
 function detach(call: DelCall<BridgeTeardown>, failures: Failures): { isLinkGone: boolean } {
   let isLinkGone = false;
-  using nft = findRuleset();
-  using host = openRtnetlink();
+  using nft = failures.attempt('look at the rules', findRuleset);
+  using host = failures.attempt('look at the links', openRtnetlink);
   failures.attempt('remove the masquerade elements', () => removeMasquerade(nft, call.attachment));
   failures.attempt('remove the iptables rules', () =>
     removeIptablesMasquerade(nft, call.attachment, reportedAddresses(call)),
   );
-  failures.attempt('delete the link', () => {
-    removeLink(host, call);
-    isLinkGone = true;
-  });
+  if (host !== undefined) {
+    failures.attempt('delete the link', () => {
+      removeLink(host, call);
+      isLinkGone = true;
+    });
+  }
   return { isLinkGone };
 }
 

@@ -21,7 +21,7 @@ const HALF_MADE_GRACE_MS = 100;
 export function gc(call: GcCall<BridgeTeardown>): void {
   const { ipamType } = call.config;
   const failures = new Failures();
-  collect(call, failures);
+  failures.attempt('look at the links', () => collect(call, failures));
   if (ipamType !== undefined) {
     failures.attempt('collect the addresses', () => call.ipam.gc(ipamType));
   }
@@ -29,8 +29,8 @@ export function gc(call: GcCall<BridgeTeardown>): void {
 }
 
 function collect(call: GcCall<BridgeTeardown>, failures: Failures): void {
-  using nft = findRuleset();
-  using host = openRtnetlink();
+  using nft = failures.attempt('look at the rules', findRuleset);
+  using host = openRtnetlink(); // without it nothing is known to be stale
   const links = host.link.list({ kind: 'veth' }).map((link) => ({ link, owner: ownerOf(link) }));
   const own = links.filter(({ owner }) => owner?.networkHash === networkHash(call.network.name));
   const kept = planKept(

@@ -17,6 +17,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { hasCode } from '../../shared/cni/error.ts';
+import { again } from '../../shared/linux/again.ts';
 
 /** A file's text, or that there is none: it is not there, or it is nothing a store holds. */
 export type Content = { readonly text: string } | 'absent' | 'foreign';
@@ -64,7 +65,7 @@ export function ensureDirectory(path: string, mode: number): void {
 /** Makes a new file, 0600 before umask, and writes all of it; a file that could not be written is removed again. */
 export function createFile(path: string, bytes: Uint8Array): void {
   const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
-  const fd = openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  const fd = again(() => openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600));
   try {
     writeAndClose(fd, bytes);
   } catch (error) {
@@ -76,13 +77,15 @@ export function createFile(path: string, bytes: Uint8Array): void {
 /** Writes a file in place, as the reference does; for directories where nothing can be made to rename. */
 export function overwriteFile(path: string, bytes: Uint8Array): void {
   const { O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW, O_NONBLOCK } = constants;
-  writeAndClose(openSync(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK, 0o600), bytes);
+  const flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK;
+  const fd = again(() => openSync(path, flags, 0o600));
+  writeAndClose(fd, bytes);
 }
 
 /** Gives the file a second name; false when something has that name already. */
 export function linkFile(path: string, newPath: string): boolean {
   try {
-    linkSync(path, newPath);
+    again(() => linkSync(path, newPath));
     return true;
   } catch (error) {
     if (hasCode(error, 'EEXIST')) return false;
@@ -92,13 +95,13 @@ export function linkFile(path: string, newPath: string): boolean {
 
 /** Gives the file another name, in place of whatever file had it. */
 export function renameFile(path: string, newPath: string): void {
-  renameSync(path, newPath);
+  again(() => renameSync(path, newPath));
 }
 
 /** Removes the file; a file that is not there is success. */
 export function removeFile(path: string): void {
   try {
-    unlinkSync(path);
+    again(() => unlinkSync(path));
   } catch (error) {
     if (!hasCode(error, 'ENOENT')) throw error;
   }
@@ -120,7 +123,7 @@ export function readNote(path: string): string | undefined {
  */
 export function writeNote(path: string, text: string): void {
   removeFile(path);
-  symlinkSync(text, path);
+  again(() => symlinkSync(text, path));
 }
 
 /**
@@ -142,7 +145,7 @@ const LOCAL_FILE_SYSTEMS: ReadonlySet<number> = new Set([
 
 function makeDirectory(path: string, mode: number): void {
   try {
-    mkdirSync(path, { mode });
+    again(() => mkdirSync(path, { mode }));
   } catch (error) {
     if (!hasCode(error, 'EEXIST')) throw error;
   }
@@ -158,7 +161,7 @@ const LONGEST_RECORD = 128 * 1024 + 32;
 function writeAndClose(fd: number, bytes: Uint8Array): void {
   try {
     let written = 0;
-    while (written < bytes.length) written += writeSync(fd, bytes, written);
+    while (written < bytes.length) written += again(() => writeSync(fd, bytes, written));
   } finally {
     closeSync(fd);
   }

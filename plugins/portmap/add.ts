@@ -4,7 +4,7 @@ import type { AddCall } from '../../shared/cni/plugin.ts';
 import type { Result } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
-import { addHostports, type PortsWish } from '../../shared/ruleset/hostports.ts';
+import { addHostports, expectNoConflict, type PortsWish } from '../../shared/ruleset/hostports.ts';
 import { findRuleset, type RulesetNeed, withRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapConfig } from './config.ts';
 import { removePorts } from './del.ts';
@@ -58,7 +58,9 @@ function publish(
   rollback: Rollback,
 ): void {
   const { config, attachment, log } = call;
+  const wish = planWish(config, attachment, findHostLink(host, attachment, prevResult), plan);
   if (config.backend === 'iptables') {
+    refuseNativeConflicts(wish, host);
     rollback.add('remove the iptables rules', () => {
       using nft = findRuleset();
       removeIptablesPorts(nft, attachment);
@@ -66,10 +68,18 @@ function publish(
     addIptablesPorts(config, attachment, plan);
   } else {
     rollback.add('remove the published ports', () => removePorts(attachment));
-    addPorts(planWish(config, attachment, findHostLink(host, attachment, prevResult), plan), host, log);
+    addPorts(wish, host, log);
   }
   enableLocalnet(config, host, plan, log);
   forgetFlows(host, { ports: plan.entries, replySource: undefined }, log);
+}
+
+/** The format's own holders are not looked for: what is a conflict there, the reference decides by order. */
+function refuseNativeConflicts(wish: PortsWish, host: Rtnetlink): void {
+  using nft = findRuleset();
+  if (nft !== undefined) {
+    expectNoConflict(nft, wish, (owner) => isAlive(host, owner));
+  }
 }
 
 function addPorts(wish: PortsWish, host: Rtnetlink, log: (line: string) => void): void {

@@ -27,7 +27,7 @@ import { removeIptablesPorts } from './iptables.ts';
 export function del(call: DelCall<PortmapTeardown>): void {
   const { attachment, log } = call;
   const failures = new Failures();
-  using nft = findRuleset();
+  using nft = failures.attempt('look at the rules', findRuleset);
   const removed: FlowScope['ports'][number][] = [];
   failures.attempt('remove the published ports', () => {
     if (nft !== undefined) removed.push(...removeHeld(nft, attachment, call.network.prevResult));

@@ -19,7 +19,7 @@ export function gc(call: GcCall<PortmapTeardown>): void {
   const { name } = call.network;
   const valid = call.validAttachments;
   const failures = new Failures();
-  using nft = findRuleset();
+  using nft = failures.attempt('look at the rules', findRuleset);
   using host = openRtnetlink();
   const kept = valid && new Set(valid.map((key) => ownerHash({ network: name, ...key })));
   const isStale = (owner: Owner) =>

@@ -7,6 +7,8 @@ import type { Nftables } from '../nftables/nftables.ts';
 import type { Command } from '../nftables/objects.ts';
 
 const DEADLINE_MS = 30_000;
+/** The generation is another one, or the kernel could not take the batch just now: nothing of it has happened. */
+const CHANGED_MEANWHILE = ['ERESTART', 'EAGAIN', 'EINTR'];
 /** Enough to let another program's batch pass, little enough not to be felt. */
 const LONGEST_PAUSE_MS = 10;
 
@@ -28,7 +30,7 @@ export function commitGuarded(nft: Nftables, plan: () => readonly Command[]): vo
       nft.commit(commands, { generation });
       return;
     } catch (error) {
-      if (!hasCode(error, 'ERESTART')) {
+      if (!CHANGED_MEANWHILE.some((code) => hasCode(error, code))) {
         throw error;
       }
       if (Date.now() >= deadline) {

@@ -117,6 +117,13 @@ export function addHostports(nft: Nftables, wish: PortsWish, isAlive: (owner: Ow
 }
 
 /**
+ * For those who publish in another format: throws portConflict when a living owner has one of the ports in this table.
+ */
+export function expectNoConflict(nft: Nftables, wish: PortsWish, isAlive: (owner: Owner) => boolean): void {
+  planReplacements(wish, listHostports(nft), isAlive);
+}
+
+/**
  * Makes sure that neighbours cannot reach 127.0.0.0/8 of this host: for those who set `route_localnet` without
  * publishing ports through this table.
  */

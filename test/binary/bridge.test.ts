@@ -311,6 +311,19 @@ test('Router advertisements are not believed on bridge and host link', async () 
   }
 });
 
+test('A new bridge asks its first neighbour at once over IPv6, unless duplicate detection is asked for', async () => {
+  const { host, pod } = await openHost();
+  await host.shell('sysctl -qw net.ipv6.conf.default.accept_dad=1');
+  const config = network('n', { ipam: ranges('fd00:22::/64') });
+  await attach(host, config, pod);
+  const other = { ...config, name: 'other', bridge: 'cni1', enabledad: true, ipam: ranges('fd00:23::/64') };
+  await attach(host, other, await host.addSandbox('second'));
+  const acceptDad = async (link: string) =>
+    (await host.run('sysctl', ['-n', `net.ipv6.conf.${link}.accept_dad`])).stdout.trim();
+  expect(await acceptDad('cni0')).toBe('0');
+  expect(await acceptDad('cni1')).toBe('1');
+});
+
 describe('a host without IPv6', () => {
   test('attaches to an IPv4 network', async () => {
     const { host, pod } = await openHost();

@@ -247,6 +247,16 @@ describe('a port that is taken', () => {
     },
   );
 
+  test('natively is refused to the iptables backend as well', async () => {
+    const { host, pod } = await openPrimedHost();
+    await publish(host, await host.addSandbox('holder'), [web(8080)]);
+    const attached = await attach(host, PORTS, pod);
+    const before = await host.snapshot();
+    const call = portCallOf(attached, [web(8080)], { backend: 'iptables' });
+    expect(expectError(await host.runPlugin('ADD', call)).code).toBe(103);
+    expect(difference(before, await host.snapshot())).toEqual([]);
+  });
+
   test.for([
     ['over another protocol', web(8080), { ...web(8080), protocol: 'udp' }],
     ['on another address', web(8080, '192.0.2.7'), web(8080, '192.0.2.8')],
