@@ -172,9 +172,18 @@ describe('Documents', () => {
   });
 
   test.each(documents)('%s has no broken links to files', (path) => {
-    const text = readFileSync(join(ROOT, path), 'utf8');
-    const targets = [...text.matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)/g)].map((match) => match[1] ?? '');
-    expect(targets.filter((target) => !existsSync(join(ROOT, dirname(path), target)))).toEqual([]);
+    expect(linksIn(path).filter((target) => !existsSync(join(ROOT, target)))).toEqual([]);
+  });
+
+  test('every document can be reached from the README', () => {
+    const reached = new Set<string>();
+    const follow = (path: string): void => {
+      if (reached.has(path) || !documents.includes(path)) return;
+      reached.add(path);
+      for (const target of linksIn(path)) follow(target);
+    };
+    follow('README.md');
+    expect(documents.filter((path) => !reached.has(path))).toEqual([]);
   });
 
   test('every environment variable that the executables ignore is in docs/security.md', async () => {
@@ -211,6 +220,13 @@ describe('Packages', () => {
     expect([...names].sort()).toEqual(Object.keys(manifest['allowScripts'] ?? {}).sort());
   });
 });
+
+/** The files that a document links to, as paths of this checkout. */
+function linksIn(path: string): string[] {
+  const text = readFileSync(join(ROOT, path), 'utf8');
+  const links = text.matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)/g);
+  return [...links].map(([, target = '']) => relative(ROOT, join(ROOT, dirname(path), target)));
+}
 
 // Where a file's imports from this checkout may lead: prefixes of paths.
 function listAllowed(path: string): string[] {
