@@ -44,6 +44,8 @@ export interface DispatchIo {
 export interface Outcome {
   readonly stdout: string;
   readonly exitCode: 0 | 1;
+  /** Takes back what an ADD has made: for a result that nobody could be told. Never throws. */
+  readonly undo?: () => void;
 }
 
 /** Runs the call the environment asks for. Never throws: what goes wrong is printed as a CNI error. */
@@ -76,12 +78,19 @@ function runCommand(plugin: AnyPlugin, command: string, io: DispatchIo): Outcome
     const stdin = readStdin(io);
     header = parseHeader(stdin);
     if (!isCommand(command) || environment === undefined) throw unknownCommand(command);
-    return {
-      stdout: runVerb(plugin, command, { io, environment, stdin, header, isDelegated: false }),
-      exitCode: 0,
-    };
+    const session = { io, environment, stdin, header, isDelegated: false };
+    const stdout = runVerb(plugin, command, session);
+    return { stdout, exitCode: 0, ...(command === 'ADD' && { undo: () => takeBack(plugin, session) }) };
   } catch (error) {
     return { stdout: encodeError(error, versionOf(header)), exitCode: 1 };
+  }
+}
+
+function takeBack(plugin: AnyPlugin, session: Session): void {
+  try {
+    runVerb(plugin, 'DEL', session);
+  } catch (error) {
+    session.io.log(`Cannot undo an ADD whose result cannot be printed: ${toCniError(error).message}`);
   }
 }
 

@@ -5,12 +5,16 @@ import { CniError, toCniError } from './error.ts';
 export class Failures {
   readonly #failures: { readonly what: string; readonly error: unknown }[] = [];
 
-  /** Runs the step and remembers its error; `what` completes the sentence "Cannot …", such as `delete the link`. */
-  attempt(what: string, step: () => void): void {
+  /**
+   * Runs the step and gives what it gives; its error is remembered, and then that is undefined. `what` completes the
+   * sentence "Cannot …", such as `delete the link`.
+   */
+  attempt<T>(what: string, step: () => T): T | undefined {
     try {
-      step();
+      return step();
     } catch (error) {
       this.#failures.push({ what, error });
+      return undefined;
     }
   }
 

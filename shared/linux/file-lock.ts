@@ -1,6 +1,7 @@
 // An exclusive lock on a file, held by an open descriptor and so released by the kernel if we die.
 // host-local locks its store with it, bridge its teardown; other programs on the host use the same flock(2).
 import { closeSync, constants, openSync } from 'node:fs';
+import { again } from './again.ts';
 import { pause } from './clock.ts';
 import { tryFlock } from './libc.ts';
 import { ETIMEDOUT, SystemError } from './system-error.ts';
@@ -23,7 +24,7 @@ export interface LockOptions {
  */
 export function lockFile(path: string, options: LockOptions): Disposable {
   const flags = constants.O_RDONLY | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-  const fd = openSync(path, flags, options.mode); // close-on-exec, as all that Node opens
+  const fd = again(() => openSync(path, flags, options.mode)); // close-on-exec, as all that Node opens
   try {
     waitForLock(fd, path, options.deadlineMs);
   } catch (error) {

@@ -2,6 +2,7 @@
 // The other files of this folder call it; nothing above them does. Every call blocks and nothing is asynchronous.
 import { createRequire } from 'node:module';
 import { arch } from 'node:process';
+import { again } from './again.ts';
 import { EAGAIN, EINTR, ENODATA, EOPNOTSUPP, SystemError } from './system-error.ts';
 
 type Ffi = typeof import('node:ffi');
@@ -81,7 +82,7 @@ const NS_GET_NSTYPE = 0xb703; // _IO(0xb7, 0x3), include/uapi/linux/nsfs.h
 
 /** socket(2). The descriptor is close-on-exec: SOCK_CLOEXEC is added here. Throws SystemError. */
 export function socket(domain: number, type: number, protocol: number): number {
-  return check('socket', call('socket', domain, type | SOCK_CLOEXEC, protocol));
+  return insist('socket', 'socket', domain, type | SOCK_CLOEXEC, protocol);
 }
 
 /** bind(2). Throws SystemError. */
@@ -96,7 +97,7 @@ export function setsockopt(fd: number, level: number, option: number, value: Uin
 
 /** send(2) of a whole datagram. Throws SystemError. */
 export function send(fd: number, bytes: Uint8Array): void {
-  check('send', call('sendto', fd, bytes, bytes.length, 0));
+  insist('send', 'sendto', fd, bytes, bytes.length, 0);
 }
 
 /**
@@ -157,7 +158,7 @@ const SCM_RIGHTS = 1;
 
 /** setns(2) of this thread into a network namespace. Throws SystemError: EINVAL if `fd` is another kind of thing. */
 export function setns(fd: number): void {
-  check('setns', call('setns', fd, CLONE_NEWNET));
+  insist('setns', 'setns', fd, CLONE_NEWNET);
 }
 
 /** The CLONE_NEW… value of the namespace behind `fd`, ioctl_ns(2); 0 when it is no namespace. */
@@ -202,6 +203,11 @@ export function getxattr(target: number | string, name: string): Uint8Array | un
  */
 export function exitAtOnce(exitCode: number): void {
   if (native !== undefined) call('exit_group', exitCode);
+}
+
+/** For calls to which EAGAIN is no answer but a mishap. Throws SystemError. */
+function insist(what: string, name: SyscallName, ...values: readonly (number | Uint8Array)[]): number {
+  return again(() => check(what, call(name, ...values)));
 }
 
 function check(what: string, result: number, subject?: string): number {

@@ -1,6 +1,7 @@
 // Kernel settings below /proc/sys. They belong to the network namespace of the task that opens the file, so a
 // sandbox's are written inside withNetns. The plugins read and write them.
 import { readFileSync, writeFileSync } from 'node:fs';
+import { again } from './again.ts';
 
 /**
  * The setting's value without the newline; `undefined` when the kernel has no such setting (IPv6 switched off at
@@ -25,7 +26,7 @@ export function readSysctl(name: string): string | undefined {
 export function writeSysctl(name: string, value: string): void {
   const path = pathOf(name);
   try {
-    writeFileSync(path, value, { flag: 'r+' }); // never creates, never truncates: both mean nothing here
+    again(() => writeFileSync(path, value, { flag: 'r+' })); // never creates, never truncates: both mean nothing here
   } catch (cause) {
     throw new Error(`Cannot set sysctl "${name}" to "${value}"`, { cause });
   }

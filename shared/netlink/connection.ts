@@ -1,5 +1,6 @@
 // A conversation with the kernel over one netlink socket: requests answered, dumps gathered, batches drained.
 // rtnetlink/rtnetlink.ts and nftables/nftables.ts speak through it; it knows no kernel object.
+import { again } from '../linux/again.ts';
 import { type NetlinkSocket, type NetlinkSocketOptions, openNetlinkSocket } from '../linux/netlink-socket.ts';
 import { EAGAIN, EBADMSG, ENOBUFS, SystemError } from '../linux/system-error.ts';
 import { decodeAck, decodeDone } from './ack.ts';
@@ -26,7 +27,7 @@ import { traceMessages } from './trace.ts';
 export interface NetlinkConnection extends Disposable {
   /**
    * One intent, one datagram, its acknowledgement. Gives what the kernel said before it (NLM_F_ECHO), mostly nothing.
-   * NLM_F_REQUEST and NLM_F_ACK are added. Throws NetlinkError.
+   * NLM_F_REQUEST and NLM_F_ACK are added. Asked again where the answer is EINTR or EAGAIN. Throws NetlinkError.
    */
   request(operation: string, request: NetlinkRequest): NetlinkMessage[];
   /** One question, its one answer; no acknowledgement is asked for. Throws NetlinkError. */
@@ -88,6 +89,14 @@ class Connection implements NetlinkConnection {
   }
 
   request(operation: string, request: NetlinkRequest): NetlinkMessage[] {
+    return again(() => this.#request(operation, request));
+  }
+
+  get(operation: string, request: NetlinkRequest): NetlinkMessage {
+    return again(() => this.#get(operation, request));
+  }
+
+  #request(operation: string, request: NetlinkRequest): NetlinkMessage[] {
     const sequence = this.#send(operation, request, NLM_F_REQUEST | NLM_F_ACK);
     const replies: NetlinkMessage[] = [];
     for (;;) {
@@ -102,7 +111,7 @@ class Connection implements NetlinkConnection {
     }
   }
 
-  get(operation: string, request: NetlinkRequest): NetlinkMessage {
+  #get(operation: string, request: NetlinkRequest): NetlinkMessage {
     const sequence = this.#send(operation, request, NLM_F_REQUEST);
     for (;;) {
       for (const message of this.#receive(operation, sequence)) {
@@ -115,7 +124,7 @@ class Connection implements NetlinkConnection {
 
   list(operation: string, request: NetlinkRequest): NetlinkMessage[] {
     for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt += 1) {
-      const found = this.#dump(operation, request);
+      const found = again(() => this.#dump(operation, request));
       if (found !== undefined) return found;
     }
     const kernelMessage = `interrupted by changes ${DUMP_ATTEMPTS} times`;

@@ -1,7 +1,7 @@
 // A kernel that is a function: a request goes in, datagrams come out, or the socket's own failures.
 // Unit tests connect to it with connectNetlink to serve what the real one does once in a thousand times.
 import type { NetlinkSocket } from '../../shared/linux/netlink-socket.ts';
-import { EAGAIN, SystemError } from '../../shared/linux/system-error.ts';
+import { ETIMEDOUT, SystemError } from '../../shared/linux/system-error.ts';
 import { AttributeWriter } from '../../shared/netlink/attributes.ts';
 import { HOST_LITTLE_ENDIAN } from '../../shared/netlink/bytes.ts';
 import {
@@ -42,7 +42,7 @@ export function fakeKernel(answer: (request: NetlinkMessage) => readonly Answer[
     },
     receive() {
       const datagram = receiveIfReady();
-      if (datagram === undefined) throw new SystemError('receive', EAGAIN);
+      if (datagram === undefined) throw new SystemError('receive', ETIMEDOUT);
       return datagram;
     },
     receiveIfReady,

@@ -73,7 +73,7 @@ export const ENV = {
   CNI_PATH: '/nowhere/cni/bin',
 } as const;
 
-export interface Dispatched extends Outcome {
+export interface Dispatched extends Omit<Outcome, 'undo'> {
   readonly log: readonly string[];
   /** Stdout as JSON; undefined when it is empty. */
   readonly json: unknown;
@@ -98,7 +98,8 @@ export function callPlugin(
     version: '2.0.0',
     ...options.io,
   });
-  return { ...outcome, log, json: outcome.stdout === '' ? undefined : JSON.parse(outcome.stdout) };
+  const { stdout, exitCode } = outcome;
+  return { stdout, exitCode, log, json: outcome.stdout === '' ? undefined : JSON.parse(outcome.stdout) };
 }
 
 function toBytes(stdin: unknown): Buffer {

@@ -147,8 +147,27 @@ test("late answers to a request that was given up are not taken for the next one
     ];
   });
   using connection = connectNetlink(kernel);
-  expect(thrown(() => connection.request('add thing "x"', REQUEST))).toMatchObject({ code: 'EAGAIN' });
+  expect(thrown(() => connection.request('add thing "x"', REQUEST))).toMatchObject({ code: 'ETIMEDOUT' });
   expect(connection.request('delete thing "x"', REQUEST)).toEqual([]);
+});
+
+test.each([
+  ['EINTR', 4],
+  ['EAGAIN', 11],
+])('a request is made again when the answer is %s', (_, errno) => {
+  const asked: number[] = [];
+  const kernel = fakeKernel((request) => {
+    asked.push(request.sequence);
+    return [asked.length < 3 ? ack(request, errno) : ack(request)];
+  });
+  using connection = connectNetlink(kernel);
+  expect(connection.request('add thing "x"', REQUEST)).toEqual([]);
+  expect(asked).toEqual([1, 2, 3]);
+});
+
+test('a request that is never taken ends with the last answer', () => {
+  using connection = connectNetlink(fakeKernel((request) => [ack(request, 11)]));
+  expect(thrown(() => connection.request('add thing "x"', REQUEST))).toMatchObject({ code: 'EAGAIN' });
 });
 
 test('an answer to a request that was never asked is refused', () => {
