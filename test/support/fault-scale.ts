@@ -1,0 +1,42 @@
+// How much the faults tests do: a part that a developer waits for, or everything.
+// Read by those tests alone; PATCHBAY_FAULTS=full asks for everything.
+
+/** Whether every combination is tried, or each point, error and way once, in turn. */
+export const IS_FULL = process.env['PATCHBAY_FAULTS'] === 'full';
+
+/** The seed of everything random, so that a failure can be seen again. */
+export const SEED = Number(process.env['PATCHBAY_SEED'] ?? '20260101');
+
+/** All of the alternatives in a full run, else one of them, another at each turn. */
+export function pick<T>(alternatives: readonly T[], turn: number): readonly T[] {
+  return IS_FULL ? alternatives : alternatives.slice(turn % alternatives.length).slice(0, 1);
+}
+
+/** A small generator of numbers below 1 (mulberry32). */
+export function seeded(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Runs `step` for each item, by as many workers, and gives what they gave, in the order of the items. */
+export async function inParallel<T, R>(
+  items: readonly T[],
+  workers: number,
+  step: (item: T, worker: number) => Promise<R>,
+): Promise<R[]> {
+  const results: R[] = [];
+  let next = 0;
+  const work = async (worker: number) => {
+    while (next < items.length) {
+      const position = next++;
+      results[position] = await step(items[position] as T, worker);
+    }
+  };
+  await Promise.all(Array.from({ length: workers }, (_, worker) => work(worker)));
+  return results;
+}
