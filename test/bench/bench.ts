@@ -14,7 +14,7 @@ import { type Measured, measure } from './measure.ts';
 import type { Implementation } from './network.ts';
 import { findReference, type Reference } from './reference.ts';
 import { formatFootprints, formatScenario, formatVerdicts } from './report.ts';
-import { scenariosOf } from './scenarios.ts';
+import { FOOTPRINTS, scenariosOf } from './scenarios.ts';
 
 interface Options {
   readonly reference: string | undefined;
@@ -25,7 +25,6 @@ interface Options {
 }
 
 const DIST = join(import.meta.dirname, '../../dist');
-const FOOTPRINT = 'programs and memory';
 
 // Beside what tests need: bash has a `time` of its own that can't tell memory, so by path.
 const GNU_TIME: Tool = {
@@ -57,7 +56,7 @@ async function main(options: Options): Promise<void> {
     measured.push(result);
     process.stdout.write(`${formatScenario(result)}\n`);
   }
-  const footprints = options.only.test(FOOTPRINT) ? await footprintsOf([ours, reference]) : [];
+  const footprints = await footprintsOf([ours, reference], options.only);
   if (footprints.length > 0) process.stdout.write(`${formatFootprints(footprints)}\n`);
 
   const verdicts = judge(measured, footprints);
@@ -68,11 +67,13 @@ async function main(options: Options): Promise<void> {
   }
 }
 
-async function footprintsOf(implementations: readonly Implementation[]): Promise<Footprint[]> {
+async function footprintsOf(implementations: readonly Implementation[], only: RegExp): Promise<Footprint[]> {
   const footprints: Footprint[] = [];
-  for (const implementation of implementations) {
-    progress(`${FOOTPRINT}: ${implementation.name}`);
-    footprints.push(...(await measureFootprint(implementation, { families: 'IPv4', ipMasq: 'default' })));
+  for (const { name, plugin, shape } of FOOTPRINTS.filter(({ name }) => only.test(name))) {
+    for (const implementation of implementations) {
+      progress(`${name}: ${implementation.name}`);
+      footprints.push(...(await measureFootprint(implementation, plugin, shape)));
+    }
   }
   return footprints;
 }

@@ -7,6 +7,7 @@ import { type Ratio, ratioOfMedians } from './statistics.ts';
 
 export interface Verdict {
   readonly figure: string;
+  readonly bound: 'at most' | 'at least';
   readonly limit: number;
   /** Undefined when the run did not measure it: it was not asked for, or something was missing. */
   readonly value: number | undefined;
@@ -19,6 +20,8 @@ export interface Verdict {
 /** What is measured for one figure: a ratio of two lanes' medians of one verb. */
 interface RatioLimit {
   readonly figure: string;
+  /** At most, unless said otherwise. */
+  readonly bound?: Verdict['bound'];
   readonly limit: number;
   readonly scenario: string;
   readonly verb: string;
@@ -77,6 +80,51 @@ const RATIOS: readonly RatioLimit[] = [
     verb,
     lanes: ['ours', 'ours, empty node'] as const,
   })),
+  ...portmapDuels(NAMES.portmap4, 'IPv4 ÷ reference', { ADD: 0.5, CHECK: 1.05, DEL: 0.3 }),
+  ...portmapDuels(NAMES.portmap46, 'dual stack ÷ reference', { ADD: 0.35, CHECK: 0.65, DEL: 0.2 }),
+  ...portmapDuels(NAMES.portmap4Nft, 'IPv4 ÷ reference on nftables', { ADD: 0.7, CHECK: 0.95, DEL: 0.5 }),
+  {
+    figure: 'portmap ADD of 100 ports ÷ ADD of 1 port',
+    limit: 1.3,
+    scenario: NAMES.portmapPorts,
+    verb: 'ADD',
+    lanes: ['ours, 100 ports', 'ours, 1 port'],
+  },
+  {
+    figure: 'portmap ADD of 1,000 ports ÷ ADD of 1 port',
+    limit: 3,
+    scenario: NAMES.portmapPorts,
+    verb: 'ADD',
+    lanes: ['ours', 'ours, 1 port'],
+  },
+  ...(
+    [
+      ['ADD', 1.2],
+      ['DEL', 1.3],
+    ] as const
+  ).map(([verb, limit]) => ({
+    figure: `portmap ${verb} at 1,000 attachments with ports ÷ on an empty node`,
+    limit,
+    scenario: NAMES.portmapCrowd,
+    verb,
+    lanes: ['ours', 'ours, empty node'] as const,
+  })),
+  {
+    figure: 'portmap ADD with 20,000 foreign iptables rules ÷ without',
+    limit: 1.1,
+    scenario: NAMES.portmapForeign,
+    verb: 'ADD',
+    lanes: ['ours', 'ours, empty node'],
+  },
+  {
+    // Connections per second: the fewer milliseconds, the more of them.
+    figure: 'new connections per second at 2,000 mappings ÷ at 1',
+    bound: 'at least',
+    limit: 0.9,
+    scenario: NAMES.connections,
+    verb: 'connect',
+    lanes: ['ours, 1 mapping', 'ours'],
+  },
 ];
 
 const PROGRAMS_A_VERB = 1;
@@ -85,12 +133,17 @@ const PEAK_MB = 60;
 /** All figures, in the order they are promised. */
 export function judge(measured: readonly Measured[], footprints: readonly Footprint[]): Verdict[] {
   const ours = footprints.filter((footprint) => footprint.implementation === 'ours');
+  const programsOf = (plugin: Footprint['plugin'], verb: Footprint['verb']) =>
+    ours.find((footprint) => footprint.plugin === plugin && footprint.verb === verb)?.programs;
   return [
     ...RATIOS.map((limit) => judgeRatio(limit, measured)),
     ...(['ADD', 'DEL'] as const).map((verb) => {
-      const programs = ours.find((footprint) => footprint.verb === verb)?.programs;
-      return judgeValue(`programs started by bridge ${verb}, own host-local`, PROGRAMS_A_VERB, programs);
+      const figure = `programs started by bridge ${verb}, own host-local`;
+      return judgeValue(figure, PROGRAMS_A_VERB, programsOf('bridge', verb));
     }),
+    ...(['ADD', 'CHECK', 'DEL'] as const).map((verb) =>
+      judgeValue(`programs started by portmap ${verb}`, PROGRAMS_A_VERB, programsOf('portmap', verb)),
+    ),
     judgeValue('peak resident memory, MB', PEAK_MB, maxOf(ours.map((footprint) => footprint.peakMb))),
   ];
 }
@@ -107,8 +160,22 @@ export function ratioOf(
   return above === undefined || below === undefined ? undefined : ratioOfMedians(above, below);
 }
 
+function portmapDuels(
+  scenario: string,
+  what: string,
+  limits: Readonly<Record<'ADD' | 'CHECK' | 'DEL', number>>,
+): RatioLimit[] {
+  return (['ADD', 'CHECK', 'DEL'] as const).map((verb) => ({
+    figure: `portmap ${verb}, ${what}`,
+    limit: limits[verb],
+    scenario,
+    verb,
+    lanes: VERSUS,
+  }));
+}
+
 function judgeRatio(
-  { figure, limit, scenario, verb, lanes }: RatioLimit,
+  { figure, bound = 'at most', limit, scenario, verb, lanes }: RatioLimit,
   measured: readonly Measured[],
 ): Verdict {
   const ratio = ratioOf(
@@ -116,15 +183,20 @@ function judgeRatio(
     verb,
     lanes,
   );
-  const verdict = judgeValue(figure, limit, ratio?.value);
+  const verdict = judgeValue(figure, limit, ratio?.value, bound);
   return ratio === undefined
     ? verdict
     : { ...verdict, interval: [ratio.low, ratio.high], ofMinima: ratio.ofMinima };
 }
 
-function judgeValue(figure: string, limit: number, value: number | undefined): Verdict {
-  const holds = value === undefined ? undefined : value <= limit;
-  return { figure, limit, value, interval: undefined, ofMinima: undefined, holds };
+function judgeValue(
+  figure: string,
+  limit: number,
+  value: number | undefined,
+  bound: Verdict['bound'] = 'at most',
+): Verdict {
+  const holds = value === undefined ? undefined : bound === 'at most' ? value <= limit : value >= limit;
+  return { figure, bound, limit, value, interval: undefined, ofMinima: undefined, holds };
 }
 
 function maxOf(values: readonly number[]): number | undefined {

@@ -1,10 +1,19 @@
 // Runs a scenario: opens a host for each lane, fills it, and takes the lanes' times in turn, verb by verb.
 // Called by bench.ts.
 
+import { connecting, openOutside } from './clients.ts';
 import { type BenchHost, openBenchHost } from './host.ts';
-import type { Finished } from './host-worker.ts';
-import { type AttachmentAt, configOf, invocation, MEASURED, type Verb } from './network.ts';
-import { attachCrowd, crowdOf, imitateCrowd, storeAddresses } from './prefill.ts';
+import type { Finished, RunOrder } from './host-worker.ts';
+import { type AttachmentAt, configOf, invocation, MEASURED, portmapConfigOf, type Verb } from './network.ts';
+import {
+  addForeignRules,
+  attach,
+  attachCrowd,
+  crowdOf,
+  imitateCrowd,
+  publishCrowd,
+  storeAddresses,
+} from './prefill.ts';
 import type { Cycle, Lane, Scenario } from './scenarios.ts';
 
 /** The times of one lane's verb, in the order they were taken. Milliseconds. */
@@ -23,7 +32,7 @@ export interface Measured {
 /** A verb of a round as the tables name it. */
 interface Step {
   readonly label: string;
-  readonly verb: Verb;
+  readonly verb: Verb | 'connect';
   readonly attachment: AttachmentAt;
 }
 
@@ -37,6 +46,8 @@ const DEL: Step = { label: 'DEL', verb: 'DEL', attachment: MEASURED };
 const STEPS: Readonly<Record<Cycle, readonly Step[]>> = {
   bridge: [ADD, CHECK, DEL, { ...DEL, label: 'DEL again' }],
   'host-local': [ADD, CHECK, DEL, { ...DEL, label: 'DEL unknown', attachment: UNKNOWN }],
+  portmap: [ADD, CHECK, DEL, { ...DEL, label: 'DEL again' }],
+  connections: [{ ...ADD, label: 'connect', verb: 'connect' }],
   VERSION: [{ ...ADD, label: 'VERSION', verb: 'VERSION' }],
 };
 
@@ -52,7 +63,8 @@ export async function measure(
     progress(`preparing ${lane.name}`);
     const host = hosts.use(await openBenchHost());
     await prepare(host, lane);
-    runners.push(new Runner(host, lane, scenario.cycle));
+    const chained = await chain(host, lane, scenario.cycle);
+    runners.push(new Runner(host, lane, scenario.cycle, chained));
   }
   for (let round = -WARM_UP_ROUNDS; round < rounds; round++) {
     if (round >= 0) progress(`round ${round + 1} of ${rounds}`);
@@ -66,8 +78,10 @@ export async function measure(
 }
 
 async function prepare(host: BenchHost, { name, implementation, shape, prefill }: Lane): Promise<void> {
+  if (prefill.foreignRules > 0) await addForeignRules(host, prefill.foreignRules);
   if (prefill.attachments > 0) {
-    const fill = name === 'reference' ? imitateCrowd : attachCrowd;
+    const attachOurs = prefill.portsEach > 0 ? publishCrowd : attachCrowd;
+    const fill = name === 'reference' ? imitateCrowd : attachOurs;
     await fill(host, implementation, shape, prefill);
   }
   if (prefill.stored > 0) {
@@ -80,6 +94,17 @@ async function prepare(host: BenchHost, { name, implementation, shape, prefill }
   }
 }
 
+// What portmap's verbs, or clients, find: the attachment by bridge, and for clients its ports as well.
+async function chain(host: BenchHost, { implementation, shape }: Lane, cycle: Cycle): Promise<unknown> {
+  if (cycle !== 'portmap' && cycle !== 'connections') return undefined;
+  const prevResult = await attach(host, implementation, 'bridge', MEASURED, configOf(shape));
+  if (cycle === 'connections') {
+    await attach(host, implementation, 'portmap', MEASURED, portmapConfigOf(shape, { prevResult }));
+    await openOutside(host, shape.ports);
+  }
+  return prevResult;
+}
+
 /** One lane on its host. It remembers the result of the last ADD, which CHECK and DEL are given as prevResult. */
 class Runner {
   readonly #host: BenchHost;
@@ -88,10 +113,11 @@ class Runner {
   readonly #kept = new Map<string, Finished[]>();
   #prevResult: unknown;
 
-  constructor(host: BenchHost, lane: Lane, cycle: Cycle) {
+  constructor(host: BenchHost, lane: Lane, cycle: Cycle, chained: unknown) {
     this.#host = host;
     this.#lane = lane;
     this.#cycle = cycle;
+    this.#prevResult = chained;
   }
 
   async run(step: Step, { keep }: { keep: boolean }): Promise<void> {
@@ -101,7 +127,9 @@ class Runner {
       throw new Error(`${step.label} of ${this.#lane.name} ended with ${exitCode}: ${stdout}${stderr}`);
     }
     if (step.verb === 'ADD') this.#prevResult = JSON.parse(finished.stdout);
-    if (keep) this.#kept.set(step.label, [...(this.#kept.get(step.label) ?? []), finished]);
+    // A client says itself how long it took: its own start is not of interest.
+    const counted = step.verb === 'connect' ? { ...finished, wallMs: Number(finished.stdout) } : finished;
+    if (keep) this.#kept.set(step.label, [...(this.#kept.get(step.label) ?? []), counted]);
   }
 
   series(): Series[] {
@@ -113,12 +141,16 @@ class Runner {
     }));
   }
 
-  #orderOf({ verb, attachment }: Step) {
+  #orderOf({ verb, attachment }: Step): Omit<RunOrder, 'kind'> {
     const { implementation, shape, name } = this.#lane;
+    if (verb === 'connect') return connecting(shape.ports);
+    if (this.#cycle === 'portmap') {
+      const config = portmapConfigOf(shape, { prevResult: this.#prevResult });
+      return invocation(implementation, 'portmap', verb, attachment, config);
+    }
     const plugin =
       name === 'empty program' ? 'empty' : this.#cycle === 'host-local' ? 'host-local' : 'bridge';
     const prevResult = verb === 'CHECK' || verb === 'DEL' ? this.#prevResult : undefined;
-    const config = configOf(shape, { prevResult });
-    return invocation(implementation, plugin, verb, attachment, config);
+    return invocation(implementation, plugin, verb, attachment, configOf(shape, { prevResult }));
   }
 }

@@ -1,4 +1,5 @@
-// The network the benchmark attaches to, and the invocations of it. Called by measure.ts and prefill.ts.
+// The network the benchmark attaches to, the ports it publishes, and the invocations of both.
+// Called by measure.ts and prefill.ts.
 
 import { HOST_PATH } from '../support/place.ts';
 import type { RunOrder } from './host-worker.ts';
@@ -6,7 +7,17 @@ import type { RunOrder } from './host-worker.ts';
 /** What is attached, apart from who does it. */
 export interface NetworkShape {
   readonly families: 'IPv4' | 'dual stack';
+  /** A backend named here is portmap's, too. */
   readonly ipMasq: 'off' | 'default' | 'iptables' | 'nftables';
+  /** What portmap publishes; nothing for networks without it. */
+  readonly ports: readonly PortMapping[];
+}
+
+/** An entry of `runtimeConfig.portMappings`. */
+export interface PortMapping {
+  readonly hostPort: number;
+  readonly containerPort: number;
+  readonly protocol: 'tcp' | 'udp';
 }
 
 /** The executables of one implementation. */
@@ -39,7 +50,7 @@ const CNI_VERSION = '1.0.0';
 /** The invocation of `plugin` for a verb, as a runtime makes it. `prevResult` is what ADD printed. */
 export function invocation(
   implementation: Implementation,
-  plugin: 'bridge' | 'host-local' | 'empty',
+  plugin: 'bridge' | 'host-local' | 'portmap' | 'empty',
   verb: Verb,
   attachment: AttachmentAt,
   config: unknown,
@@ -96,6 +107,40 @@ export function configOf(
     ...(prevResult === undefined ? {} : { prevResult }),
   };
 }
+
+/** The entry behind `bridge` in a list, as a runtime passes it on. `ports` are those of `shape` unless given. */
+export function portmapConfigOf(
+  shape: NetworkShape,
+  {
+    network = 0,
+    ports = shape.ports,
+    prevResult,
+  }: { network?: NetworkNumber; ports?: readonly PortMapping[]; prevResult: unknown },
+): Record<string, unknown> {
+  return {
+    cniVersion: CNI_VERSION,
+    name: networkName(network),
+    type: 'portmap',
+    ...(['iptables', 'nftables'].includes(shape.ipMasq) ? { backend: shape.ipMasq } : {}),
+    runtimeConfig: { portMappings: ports },
+    prevResult,
+  };
+}
+
+/** So many consecutive host ports, the protocols in turn. Container ports count from 1000. */
+export function portsFrom(
+  first: number,
+  count: number,
+  protocols: readonly PortMapping['protocol'][],
+): PortMapping[] {
+  return Array.from({ length: count }, (_, i) => ({
+    hostPort: first + i,
+    containerPort: FIRST_CONTAINER_PORT + i,
+    protocol: protocols[i % protocols.length] ?? 'tcp',
+  }));
+}
+
+const FIRST_CONTAINER_PORT = 1000;
 
 /** The IPv4 address that the n-th attachment to a network has, counted from 0 after the gateway's. */
 export function addressOf(network: NetworkNumber, n: number): string {

@@ -14,6 +14,7 @@ const RELEASE = 'v1.9.1';
 const MODULE = 'github.com/containernetworking/plugins';
 const CACHE = join(import.meta.dirname, '../../.cache', `reference-${RELEASE}`);
 const DEBIAN = '/usr/lib/cni';
+const PLUGINS = ['bridge', 'host-local', 'portmap'] as const;
 
 /**
  * The plugins in `directory`, else release 1.9.1 built by Go, else Debian's package. Throws Error naming the choices
@@ -24,7 +25,7 @@ export async function findReference(
   progress: (doing: string) => void,
 ): Promise<Reference> {
   if (directory !== undefined) return describe(resolve(directory));
-  if (existsSync(join(CACHE, 'host-local'))) return describe(CACHE);
+  if (PLUGINS.every((name) => existsSync(join(CACHE, name)))) return describe(CACHE);
   if (await hasGo()) {
     progress(`building the reference plugins ${RELEASE}`);
     await build();
@@ -43,7 +44,9 @@ async function hasGo(): Promise<boolean> {
 
 async function build(): Promise<void> {
   const stamp = `-X ${MODULE}/pkg/utils/buildversion.BuildVersion=${RELEASE}`;
-  const packages = ['main/bridge', 'ipam/host-local'].map((name) => `${MODULE}/plugins/${name}@${RELEASE}`);
+  const packages = ['main/bridge', 'ipam/host-local', 'meta/portmap'].map(
+    (name) => `${MODULE}/plugins/${name}@${RELEASE}`,
+  );
   await execa('go', ['install', '-ldflags', `-s -w ${stamp}`, ...packages], {
     env: { GOBIN: CACHE, GOFLAGS: '', CGO_ENABLED: '0' },
   });
@@ -51,7 +54,7 @@ async function build(): Promise<void> {
 
 // Run bare, a plugin prints its name and version on stderr. Debian's are not stamped.
 async function describe(directory: string): Promise<Reference> {
-  for (const name of ['bridge', 'host-local']) {
+  for (const name of PLUGINS) {
     if (!existsSync(join(directory, name))) throw new Error(`Cannot find plugin "${name}" in "${directory}"`);
   }
   const { stderr } = await execa(join(directory, 'bridge'), { env: {}, extendEnv: false, reject: false });

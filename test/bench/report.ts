@@ -5,7 +5,7 @@ import { ratioOf, type Verdict } from './limits.ts';
 import type { Measured } from './measure.ts';
 import { type Summary, summarise } from './statistics.ts';
 
-const COLUMNS = [13, 18, 8, 8, 8, 8] as const;
+const COLUMNS = [15, 18, 8, 8, 8, 8] as const;
 
 /** One scenario: a line for each verb and lane, times in milliseconds, and the ratio to what each lane is held against. */
 export function formatScenario(measured: Measured): string {
@@ -28,8 +28,8 @@ export function formatScenario(measured: Measured): string {
 
 /** Programs and memory, a line for each verb and implementation. */
 export function formatFootprints(footprints: readonly Footprint[]): string {
-  const lines = footprints.map(({ verb, implementation, programs, peakMb }) =>
-    row([verb, implementation, String(programs), peakMb.toFixed(1)]),
+  const lines = footprints.map(({ plugin, verb, implementation, programs, peakMb }) =>
+    row([`${plugin} ${verb}`, implementation, String(programs), peakMb.toFixed(1)]),
   );
   return ['programs and memory (MB), IPv4, ipMasq', row(['', '', 'programs', 'peak']), ...lines, ''].join(
     '\n',
@@ -38,13 +38,13 @@ export function formatFootprints(footprints: readonly Footprint[]): string {
 
 /** The promised figures and whether they hold. */
 export function formatVerdicts(verdicts: readonly Verdict[]): string {
-  const lines = verdicts.map(({ figure, limit, value, interval, ofMinima, holds }) =>
+  const lines = verdicts.map(({ figure, bound, limit, value, interval, ofMinima, holds }) =>
     [
       figure.padEnd(68),
       formatFigure(value).padStart(6),
       (interval === undefined ? '' : `[${interval.map(formatFigure).join(' – ')}]`).padStart(17),
       (ofMinima === undefined ? '' : formatFigure(ofMinima)).padStart(8),
-      `  at most ${String(limit).padEnd(5)}`,
+      `  ${bound.padEnd(8)} ${String(limit).padEnd(5)}`,
       holds === undefined ? 'not measured' : holds ? 'holds' : 'MISSED',
     ].join(''),
   );

@@ -1,14 +1,21 @@
 // What the benchmark measures: each scenario is a handful of lanes that run the same verbs side by side.
 // Called by bench.ts; figures and limits refer to scenarios and lanes by the names given here.
 
-import type { Implementation, NetworkShape } from './network.ts';
+import { type Implementation, type NetworkShape, type PortMapping, portsFrom } from './network.ts';
 import type { Prefill } from './prefill.ts';
 
-/** The verbs of one round, in order, and the executable they are asked of. */
-export type Cycle = 'bridge' | 'host-local' | 'VERSION';
+/** The verbs of one round, in order, and the executable they are asked of; "connections" is a client's work. */
+export type Cycle = 'bridge' | 'host-local' | 'portmap' | 'connections' | 'VERSION';
 
 export interface Lane {
-  readonly name: 'ours' | 'reference' | 'ours, empty node' | 'empty program';
+  readonly name:
+    | 'ours'
+    | 'reference'
+    | 'ours, empty node'
+    | 'ours, 1 port'
+    | 'ours, 100 ports'
+    | 'ours, 1 mapping'
+    | 'empty program';
   readonly implementation: Implementation;
   readonly shape: NetworkShape;
   readonly prefill: Prefill;
@@ -31,10 +38,15 @@ export interface Contestants {
   readonly referenceHasNftables: boolean;
 }
 
-const NOTHING: Prefill = { attachments: 0, networks: 1, stored: 0 };
-const CROWD: Prefill = { attachments: 1000, networks: 4, stored: 0 };
-const CROWDED_BRIDGE: Prefill = { attachments: 1000, networks: 1, stored: 0 };
-const FULL_STORE: Prefill = { attachments: 0, networks: 1, stored: 20_000 };
+const NOTHING: Prefill = { attachments: 0, portsEach: 0, networks: 1, stored: 0, foreignRules: 0 };
+const CROWD: Prefill = { ...NOTHING, attachments: 1000, networks: 4 };
+const CROWDED_BRIDGE: Prefill = { ...NOTHING, attachments: 1000 };
+const CROWD_WITH_PORTS: Prefill = { ...CROWD, portsEach: 2 };
+const FULL_STORE: Prefill = { ...NOTHING, stored: 20_000 };
+const FOREIGN_RULES: Prefill = { ...NOTHING, foreignRules: 20_000 };
+
+const FIRST_PORT = 20_000;
+const TWO_PORTS = portsFrom(FIRST_PORT, 2, ['tcp', 'udp']);
 
 export const NAMES = {
   version: 'VERSION',
@@ -50,7 +62,20 @@ export const NAMES = {
   store: 'IPv4, 20,000 stored addresses',
   hostLocal: 'host-local alone',
   hostLocalFull: 'host-local alone, 20,000 stored addresses',
+  portmap4: 'portmap, IPv4, 2 ports',
+  portmap46: 'portmap, dual stack, 2 ports',
+  portmap4Nft: 'portmap, IPv4, 2 ports, both on nftables',
+  portmapPorts: 'portmap, IPv4, 1,000 ports',
+  portmapCrowd: 'portmap, IPv4, 2 ports, 1,000 attachments with 2 ports each',
+  portmapForeign: 'portmap, IPv4, 2 ports, 20,000 foreign iptables rules',
+  connections: 'portmap, IPv4, 1,000 new connections at 2,000 mappings',
 } as const;
+
+/** What is measured besides time, under names of its own. */
+export const FOOTPRINTS = [
+  { name: 'programs and memory', plugin: 'bridge', shape: shapeOf('IPv4', 'default') },
+  { name: 'portmap, programs and memory', plugin: 'portmap', shape: shapeOf('IPv4', 'default', TWO_PORTS) },
+] as const;
 
 /** All scenarios that these contestants can run. */
 export function scenariosOf(contestants: Contestants): Scenario[] {
@@ -66,31 +91,85 @@ export function scenariosOf(contestants: Contestants): Scenario[] {
     return { name, cycle, lanes: [...lanes, ...empty], roundsFactor: 1 };
   }
 
-  const nftables = contestants.referenceHasNftables
-    ? [
-        duel(NAMES.masq4Nft, { families: 'IPv4', ipMasq: 'nftables' }),
-        duel(NAMES.masq46Nft, { families: 'dual stack', ipMasq: 'nftables' }),
-        duel(NAMES.masq46Iptables, { families: 'dual stack', ipMasq: 'iptables' }),
-      ]
-    : [];
-  const plain4: NetworkShape = { families: 'IPv4', ipMasq: 'off' };
+  const plain4 = shapeOf('IPv4', 'off');
+  const masq4 = shapeOf('IPv4', 'default');
+  const nftables = [
+    duel(NAMES.masq4Nft, shapeOf('IPv4', 'nftables')),
+    duel(NAMES.masq46Nft, shapeOf('dual stack', 'nftables')),
+    duel(NAMES.masq46Iptables, shapeOf('dual stack', 'iptables')),
+  ];
+  const portmapNftables = [
+    duel(NAMES.portmap4Nft, shapeOf('IPv4', 'nftables', TWO_PORTS), NOTHING, 'portmap'),
+  ];
   return [
     versionScenario(contestants),
     duel(NAMES.plain4, plain4),
-    duel(NAMES.masq4, { families: 'IPv4', ipMasq: 'default' }),
-    duel(NAMES.plain46, { families: 'dual stack', ipMasq: 'off' }),
-    duel(NAMES.masq46, { families: 'dual stack', ipMasq: 'default' }),
-    ...nftables,
-    duel(NAMES.crowd, { families: 'IPv4', ipMasq: 'default' }, CROWD),
-    duel(NAMES.crowdedBridge, { families: 'IPv4', ipMasq: 'default' }, CROWDED_BRIDGE),
+    duel(NAMES.masq4, masq4),
+    duel(NAMES.plain46, shapeOf('dual stack', 'off')),
+    duel(NAMES.masq46, shapeOf('dual stack', 'default')),
+    ...(contestants.referenceHasNftables ? nftables : []),
+    duel(NAMES.crowd, masq4, CROWD),
+    duel(NAMES.crowdedBridge, masq4, CROWDED_BRIDGE),
     duel(NAMES.store, plain4, FULL_STORE),
     duel(NAMES.hostLocal, plain4, NOTHING, 'host-local'),
     duel(NAMES.hostLocalFull, plain4, FULL_STORE, 'host-local'),
+    duel(NAMES.portmap4, shapeOf('IPv4', 'default', TWO_PORTS), NOTHING, 'portmap'),
+    duel(NAMES.portmap46, shapeOf('dual stack', 'default', TWO_PORTS), NOTHING, 'portmap'),
+    ...(contestants.referenceHasNftables ? portmapNftables : []),
+    ...portmapScenarios(ours),
+  ];
+}
+
+function shapeOf(
+  families: NetworkShape['families'],
+  ipMasq: NetworkShape['ipMasq'],
+  ports: readonly PortMapping[] = [],
+): NetworkShape {
+  return { families, ipMasq, ports };
+}
+
+// Where ours is held against itself.
+function portmapScenarios(ours: Implementation): Scenario[] {
+  function lane(name: Lane['name'], ports: readonly PortMapping[], prefill = NOTHING): Lane {
+    return { name, implementation: ours, shape: shapeOf('IPv4', 'default', ports), prefill };
+  }
+
+  // UDP is the dearer of the two: its flows are looked for in connection tracking.
+  const ladder = (count: number) => portsFrom(FIRST_PORT, count, ['udp']);
+  const onePort = portsFrom(FIRST_PORT, 1, ['tcp']);
+  return [
+    {
+      name: NAMES.portmapPorts,
+      cycle: 'portmap',
+      lanes: [
+        lane('ours', ladder(1000)),
+        lane('ours, 100 ports', ladder(100)),
+        lane('ours, 1 port', ladder(1)),
+      ],
+      roundsFactor: 1,
+    },
+    ...(
+      [
+        [NAMES.portmapCrowd, CROWD_WITH_PORTS],
+        [NAMES.portmapForeign, FOREIGN_RULES],
+      ] as const
+    ).map(([name, prefill]) => ({
+      name,
+      cycle: 'portmap' as const,
+      lanes: [lane('ours', TWO_PORTS, prefill), lane('ours, empty node', TWO_PORTS)],
+      roundsFactor: 1,
+    })),
+    {
+      name: NAMES.connections,
+      cycle: 'connections',
+      lanes: [lane('ours', onePort, CROWD_WITH_PORTS), lane('ours, 1 mapping', onePort)],
+      roundsFactor: 1,
+    },
   ];
 }
 
 function versionScenario({ ours, reference, empty }: Contestants): Scenario {
-  const shape: NetworkShape = { families: 'IPv4', ipMasq: 'off' };
+  const shape = shapeOf('IPv4', 'off');
   const lanes: Lane[] = [
     { name: 'ours', implementation: ours, shape, prefill: NOTHING },
     { name: 'reference', implementation: reference, shape, prefill: NOTHING },

@@ -49,11 +49,11 @@ test('a figure holds at its limit, is missed above, and is open when nothing mea
 });
 
 test('programs and memory are judged by ours alone, memory by its largest', () => {
-  const footprint = { implementation: 'ours', programs: 1, peakMb: 50 } as const;
+  const footprint = { implementation: 'ours', plugin: 'bridge', programs: 1, peakMb: 50 } as const;
   const footprints = [
     { ...footprint, verb: 'ADD' as const },
     { ...footprint, verb: 'DEL' as const, programs: 2, peakMb: 61 },
-    { implementation: 'reference', verb: 'ADD' as const, programs: 13, peakMb: 7 },
+    { implementation: 'reference', plugin: 'bridge' as const, verb: 'ADD' as const, programs: 13, peakMb: 7 },
   ];
   expect(verdictOn('programs started by bridge ADD, own host-local', [], footprints)?.holds).toBe(true);
   expect(verdictOn('programs started by bridge DEL, own host-local', [], footprints)?.holds).toBe(false);
