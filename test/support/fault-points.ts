@@ -1,5 +1,6 @@
 // The moments at which a verb can be hurt: every system call that changes something, found by strace, one by one.
 // Called by the faults tests, which kill the verb there, or let the call or the kernel's answer fail.
+import { setTimeout as delay } from 'node:timers/promises';
 import type { PrivateHost } from './private-host.ts';
 import type { PluginCall, Verb } from './run-plugin.ts';
 import { runTraced, type Traced } from './strace.ts';
@@ -37,6 +38,40 @@ export async function listPoints(host: PrivateHost, verb: Verb, call: PluginCall
   if (traced.exitCode !== 0) throw new Error(`${verb} under strace failed: ${traced.stdout}${traced.stderr}`);
   return pointsIn(traced.lines);
 }
+
+/**
+ * Runs the verb to its end and gives what other threads than the main one change: nothing, or the points are not all there
+ * is. Throws unless it succeeds.
+ */
+export async function listElsewhere(host: PrivateHost, verb: Verb, call: PluginCall): Promise<string[]> {
+  const traced = await runTraced(host, verb, call, ['-f', ...LOOKING]);
+  if (traced.exitCode !== 0) throw new Error(`${verb} under strace failed: ${traced.stdout}${traced.stderr}`);
+  const lines = traced.lines.map((line) => /^(\d+) +(.*)$/.exec(line)?.slice(1) ?? ['', line]);
+  const main = lines[0]?.[0];
+  const others = lines.filter(([thread]) => thread !== main).map(([, text = '']) => text);
+  return pointsIn(others).map(({ label }) => label);
+}
+
+/** Runs the verb, and `meanwhile` while it is about to make the call. */
+export async function runDelayed(
+  host: PrivateHost,
+  verb: Verb,
+  call: PluginCall,
+  { syscall, when }: Moment,
+  meanwhile: () => Promise<unknown>,
+): Promise<Traced> {
+  const calls = [...new Set([syscall, 'recvfrom'])].join(',');
+  const fault = `${syscall}:delay_enter=${1000 * DELAY_MS}:when=${when}`;
+  const options = [...LOOKING, '-e', `trace=${calls}`, '-e', `inject=${fault}`];
+  const [traced] = await Promise.all([
+    runTraced(host, verb, call, options),
+    delay(DELAY_MS / 2).then(meanwhile),
+  ]);
+  return traced;
+}
+
+// The first half is for the verb to come that far, the second for what happens meanwhile.
+const DELAY_MS = 1500;
 
 /**
  * Runs the verb and kills it at the point. Counting is exact but for what threads of the runtime do to each other, so

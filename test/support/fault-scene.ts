@@ -18,10 +18,14 @@ import {
 import { difference, type Snapshot } from './snapshot.ts';
 import { addSurroundings, listSettings } from './surroundings.ts';
 
-export interface Scene extends AsyncDisposable {
+/** Where attachments come and go. */
+export interface Ground {
   readonly host: PrivateHost;
   /** Called `pod`, on no network between rounds. */
   readonly sandbox: Sandbox;
+}
+
+export interface Scene extends Ground, AsyncDisposable {
   /** An attachment with ports on the same network that lives through everything. */
   readonly resident: Published;
   /** What the host must be like after each round. */
@@ -130,7 +134,7 @@ export interface Progress {
 }
 
 /** Does everything that comes before the stage. Throws when any of it fails. */
-export async function reach({ host, sandbox }: Scene, stage: Stage): Promise<Progress> {
+export async function reach({ host, sandbox }: Ground, stage: Stage): Promise<Progress> {
   if (stage.verb === 'ADD' && stage.plugin === 'bridge') {
     return { stage, call: bridgeCall(sandbox, undefined), result: undefined };
   }
@@ -159,7 +163,7 @@ export const MEMORIES: readonly Memory[] = [
 
 /** DEL of the whole chain, as a runtime sends it; every step must succeed. */
 export async function delChain(
-  scene: Scene,
+  scene: Ground,
   result: CniResult | undefined,
   memory: Memory = { netns: true, prevResult: true },
 ): Promise<void> {
@@ -170,7 +174,7 @@ export async function delChain(
  * ADD of the whole chain once more. Either all of it succeeds, CHECKs included, or bridge refuses it with a message
  * that tells what to do. Gives the result, undefined after a refusal.
  */
-export async function retryChain(scene: Scene): Promise<CniResult | undefined> {
+export async function retryChain(scene: Ground): Promise<CniResult | undefined> {
   const call = bridgeCall(scene.sandbox, undefined);
   const outcome = await scene.host.runPlugin('ADD', call);
   if (outcome.exitCode !== 0) {
@@ -185,7 +189,7 @@ export async function retryChain(scene: Scene): Promise<CniResult | undefined> {
  * every step must succeed. Gives the result.
  */
 export async function finishChain(
-  { host, sandbox }: Scene,
+  { host, sandbox }: Ground,
   { stage }: Progress,
   outcome: Finished,
 ): Promise<CniResult> {
@@ -202,12 +206,12 @@ export async function finishChain(
  * An attachment that comes and goes without a fault: what killed verbs left beside the store is put in order, so that the
  * next verb makes exactly the calls that were counted.
  */
-export async function settle({ host, sandbox }: Scene): Promise<void> {
+export async function settle({ host, sandbox }: Ground): Promise<void> {
   await unpublish(host, await publish(host, sandbox, MAPPINGS));
 }
 
 /** GC of both plugins with the resident alone on the list. */
-export async function collect({ host }: Scene): Promise<void> {
+export async function collect({ host }: Ground): Promise<void> {
   const list = { 'cni.dev/valid-attachments': [{ containerID: 'resident', ifname: 'eth0' }] };
   const { cniVersion, name } = PORTS;
   expectSuccess(await host.runPlugin('GC', { config: { ...PORTS, ...list } }));
@@ -225,7 +229,7 @@ export async function leftovers({ host, before }: Scene): Promise<string[]> {
 
 /** The calls of a DEL, last plugin first. */
 export function delCalls(
-  { sandbox }: Scene,
+  { sandbox }: Ground,
   result: CniResult | undefined,
   memory: Memory,
 ): [portmap: PluginCall, bridge: PluginCall] {
