@@ -53,10 +53,11 @@ function removeHeld(nft: Nftables, attachment: Attachment, prevResult: Result | 
   const hash = ownerHash(attachment);
   let removed: PublishedPort[] = [];
   commitGuarded(nft, () => {
-    const held = listHostports(nft);
+    const own = { commentPrefix: hash };
+    const held = listHostports(nft, own);
     removed = [...held, ...listConditionalPorts(nft)].filter(({ owner }) => owner?.ownerHash === hash);
     return [
-      ...planHostportsRemoval(nft, held, (owner) => owner.ownerHash === hash),
+      ...planHostportsRemoval(nft, held, (owner) => owner.ownerHash === hash, own),
       ...planReferenceHostportsCleanup(nft, attachment, addressesIn(prevResult)),
     ];
   });

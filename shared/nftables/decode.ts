@@ -162,6 +162,18 @@ export function decodeExprs(program: Uint8Array): Expr[] {
   return guard(() => readAttributes(program).members().map(readExpr)) ?? [];
 }
 
+/** What leaves elements out before they are decoded. */
+export interface ElementBytes {
+  /** The comment begins with these bytes. */
+  readonly commentPrefix?: Uint8Array | undefined;
+  /** Key, data or comment hold one of these runs of bytes; more elements may be told than are meant. */
+  readonly containing?: readonly Uint8Array[] | undefined;
+}
+
+function includesAny(text: Buffer, runs: readonly Uint8Array[]): boolean {
+  return runs.some((run) => text.includes(run));
+}
+
 /**
  * Adds the elements told by one message of a dump, or by the answer to a query, to `found`. With `commentPrefix` only
  * those whose comment begins with these bytes. A message (some 170 elements) in which the bytes do not occur at all is
@@ -172,11 +184,12 @@ export function decodeElements(
   message: NetlinkMessage,
   set: SetRef,
   found: ElementFact[],
-  commentPrefix?: Uint8Array,
+  { commentPrefix, containing }: ElementBytes = {},
 ): void {
   if (message.type !== messageType(NFT_MSG_NEWSETELEM)) return;
   const text = Buffer.from(message.body.buffer, message.body.byteOffset, message.body.length);
   if (commentPrefix !== undefined && !text.includes(commentPrefix)) return;
+  if (containing !== undefined && !includesAny(text, containing)) return;
   const view = viewOf(text);
   const list = findAttribute(view, HEADER, text.length, NFTA_SET_ELEM_LIST_ELEMENTS);
   if (list < 0) return;
@@ -185,7 +198,8 @@ export function decodeElements(
     const length = view.getUint16(at, HOST_LITTLE_ENDIAN);
     if (length < ATTRIBUTE_HEADER || length > end - at) return;
     const span = { text, bytes: message.body, view, start: at + ATTRIBUTE_HEADER, end: at + length };
-    const element = decodeElement(span, set, commentPrefix);
+    const isWanted = containing === undefined || includesAny(text.subarray(span.start, span.end), containing);
+    const element = isWanted ? decodeElement(span, set, commentPrefix) : undefined;
     if (element !== undefined) found.push(element);
     at += align(length);
   }

@@ -39,6 +39,13 @@ import type { ChainRef, Command, SetRef, TableRef } from './objects.ts';
 export type { ChainFact, ElementFact, RuleFact, TableFact } from './decode.ts';
 export { isNfTablesMissing } from './missing.ts';
 
+/** Which elements are decoded; thousands of others in the same map cost next to nothing. */
+export interface ElementFilter {
+  readonly commentPrefix?: string | undefined;
+  /** Key, data or comment hold one of these runs of bytes. A hint: others may be told as well. */
+  readonly containing?: readonly Uint8Array[] | undefined;
+}
+
 export interface Nftables extends Disposable {
   /**
    * The number of the ruleset's present state, for `commit`. Read it first, then what the commit is decided from.
@@ -62,7 +69,7 @@ export interface Nftables extends Disposable {
    * shrank with omissions.
    * Equivalent to: `nft list map …`
    */
-  listElements(set: SetRef, options?: { readonly commentPrefix?: string | undefined }): ElementFact[];
+  listElements(set: SetRef, options?: ElementFilter): ElementFact[];
   /**
    * The element with a key as `Element` and `ElementFact` have it, asked for by that key.
    * Equivalent to: `nft get element …`
@@ -170,13 +177,16 @@ class Ruleset implements Nftables {
     );
   }
 
-  listElements(set: SetRef, options: { readonly commentPrefix?: string | undefined } = {}): ElementFact[] {
-    const prefix = options.commentPrefix === undefined ? undefined : Buffer.from(options.commentPrefix);
+  listElements(set: SetRef, { commentPrefix, containing }: ElementFilter = {}): ElementFact[] {
+    const bytes = {
+      commentPrefix: commentPrefix === undefined ? undefined : Buffer.from(commentPrefix),
+      containing,
+    };
     const body = beginSet(set).done();
     const operation = `list the elements of ${describeSet(set)}`;
     const replies = this.#listStable(operation, request(NFT_MSG_GETSETELEM, body));
     const found: ElementFact[] = [];
-    for (const reply of replies) decodeElements(reply, set, found, prefix);
+    for (const reply of replies) decodeElements(reply, set, found, bytes);
     return found;
   }
 

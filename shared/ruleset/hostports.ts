@@ -20,9 +20,15 @@ import {
   ipToBytes,
   networkOf,
 } from '../ip/cidr.ts';
-import { type Protocol, portBytes, protocolBytes, splitConcatenation } from '../nftables/datatypes.ts';
+import {
+  concatenate,
+  type Protocol,
+  portBytes,
+  protocolBytes,
+  splitConcatenation,
+} from '../nftables/datatypes.ts';
 import { decodeExprs } from '../nftables/decode.ts';
-import type { ElementFact, Nftables, RuleFact } from '../nftables/nftables.ts';
+import type { ElementFact, ElementFilter, Nftables, RuleFact } from '../nftables/nftables.ts';
 import {
   add,
   type Chain,
@@ -95,7 +101,7 @@ export function addHostports(nft: Nftables, wish: PortsWish, isAlive: (owner: Ow
   let replaced: string[] = [];
   commitGuarded(nft, () => {
     const base = nft.findChain(PREROUTING);
-    const held = base === undefined ? [] : listHostports(nft);
+    const held = base === undefined ? [] : listHostports(nft, { containing: tracesOf(wish) });
     const removals = planReplacements(wish, held, isAlive);
     const misled = base === undefined ? [] : findMisled(nft, wish);
     replaced = [...removals, ...misled].map(
@@ -136,30 +142,57 @@ export function tryHostportsTable(nft: Nftables): void {
   nft.commit(planHostportsTable(undefined), { dryRun: true });
 }
 
-/** What everybody publishes. Reads four maps. */
-export function listHostports(nft: Nftables): HeldPort[] {
+/** What everybody publishes, or those that the filter lets through. Reads four maps. */
+export function listHostports(nft: Nftables, filter: ElementFilter = {}): HeldPort[] {
   return ([4, 6] as const).flatMap((family) => [
-    ...nft.listElements(HOSTPORTS[family]).flatMap((found) => decodePort(found, family, 'any') ?? []),
-    ...nft.listElements(HOSTIPPORTS[family]).flatMap((found) => decodePort(found, family, 'one') ?? []),
+    ...nft.listElements(HOSTPORTS[family], filter).flatMap((found) => decodePort(found, family, 'any') ?? []),
+    ...nft
+      .listElements(HOSTIPPORTS[family], filter)
+      .flatMap((found) => decodePort(found, family, 'one') ?? []),
   ]);
 }
+
+/**
+ * Bytes that an element must hold to concern the wish: its owner, an address it was leased, a port it wants. Undefined
+ * for so many ports that looking for each would cost more than decoding all.
+ */
+function tracesOf({ attachment, hairpins, ports }: PortsWish): Uint8Array[] | undefined {
+  if (ports.length > MANY_PORTS) {
+    return undefined;
+  }
+  const addresses = [...hairpins.map(({ address }) => address.ip), ...ports.map(({ target }) => target)];
+  return [
+    Buffer.from(ownerHash(attachment)),
+    ...new Map(addresses.map((ip) => [formatIp(ip), ipToBytes(ip)])).values(),
+    ...ports.map(({ protocol, hostPort }) =>
+      concatenate(PORT_KEY, [protocolBytes(protocol), portBytes(hostPort)]),
+    ),
+  ];
+}
+
+const MANY_PORTS = 16;
+const PORT_KEY = ['inet_proto', 'inet_service'] as const;
 
 /** What everybody publishes to packets that fulfil conditions. Reads one chain. */
 export function listConditionalPorts(nft: Nftables): ConditionalPort[] {
   return listConditional(nft).flatMap((found) => decodeConditional(found) ?? []);
 }
 
-/** Commands that delete all that owners picked by `isDoomed` publish: elements, hairpins, rules with conditions. */
+/**
+ * Commands that delete all that owners picked by `isDoomed` publish: elements, hairpins, rules with conditions. The filter
+ * may leave out elements that are none of theirs.
+ */
 export function planHostportsRemoval(
   nft: Nftables,
   held: readonly HeldPort[],
   isDoomed: (owner: Owner) => boolean,
+  filter: ElementFilter = {},
 ): Command[] {
   const isOf = ({ comment }: { readonly comment: string | undefined }) => {
     const owner = ownerIn(comment ?? '');
     return owner !== undefined && isDoomed(owner);
   };
-  const hairpins = [HAIRPIN[4], HAIRPIN[6]].flatMap((map) => nft.listElements(map)).filter(isOf);
+  const hairpins = [HAIRPIN[4], HAIRPIN[6]].flatMap((map) => nft.listElements(map, filter)).filter(isOf);
   return [
     ...held.filter(isOf).map((port) => delete_(port.element)),
     ...hairpins.map(delete_),

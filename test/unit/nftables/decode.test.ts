@@ -1,6 +1,7 @@
 // Replies as facts, and the promise that no reply makes the decoder throw.
 // Run with the unit tests; test/kernel/nftables-read.test.ts reads the real kernel.
 import { describe, expect, test } from 'vitest';
+import { ipToBytes, parseIp } from '../../../shared/ip/cidr.ts';
 import { AttributeWriter } from '../../../shared/netlink/attributes.ts';
 import type { NetlinkMessage } from '../../../shared/netlink/message.ts';
 import * as constants from '../../../shared/nftables/constants.ts';
@@ -36,7 +37,8 @@ function withAttribute(message: NetlinkMessage, write: (w: AttributeWriter) => v
 
 const elements = (message: NetlinkMessage, prefix?: string): ElementFact[] => {
   const found: ElementFact[] = [];
-  decodeElements(message, ruleset.MASQUERADE4, found, prefix === undefined ? undefined : Buffer.from(prefix));
+  const commentPrefix = prefix === undefined ? undefined : Buffer.from(prefix);
+  decodeElements(message, ruleset.MASQUERADE4, found, { commentPrefix });
   return found;
 };
 
@@ -141,6 +143,29 @@ describe('elements', () => {
         comment,
       })),
     );
+  });
+
+  test('can be chosen by the bytes they hold, in key or comment', () => {
+    const nodes = ['10.0.0.1', '10.0.0.2', '10.0.0.3'].map((text) =>
+      element({
+        map: ruleset.MASQUERADE4,
+        key: [ipToBytes(parseIp(text))],
+        data: jump({ name: 'c' }),
+        comment: `owner of ${text}`,
+      }),
+    );
+    const message = told(...nodes.map(add));
+    const chosen = (containing: readonly Uint8Array[]) => {
+      const found: ElementFact[] = [];
+      decodeElements(message, ruleset.MASQUERADE4, found, { containing });
+      return found.map(({ comment }) => comment);
+    };
+    expect(chosen([Uint8Array.of(10, 0, 0, 2)])).toEqual(['owner of 10.0.0.2']);
+    expect(chosen([Buffer.from('10.0.0.3'), Uint8Array.of(10, 0, 0, 1)])).toEqual([
+      'owner of 10.0.0.1',
+      'owner of 10.0.0.3',
+    ]);
+    expect(chosen([Uint8Array.of(10, 9, 9, 9)])).toEqual([]);
   });
 
   test('can be chosen by how their comment begins', () => {
