@@ -77,8 +77,8 @@ test('an empty host knows of nobody', () => {
 test('a container that has spoken to the host is seen behind its port, in both families', () => {
   attach();
   expect(users('10.1.0.5')).toEqual([]);
-  pair.sandbox.run('ping', '-c1', '-W2', '10.1.0.1');
-  pair.sandbox.run('ping', '-c1', '-W2', 'fd00::1');
+  pair.sandbox.run('ping', '-c1', '-w10', '10.1.0.1');
+  pair.sandbox.run('ping', '-c1', '-w10', 'fd00::1');
   const user = { link: LINK, ownerHash: ownerHash(C1) };
   expect(users('10.1.0.5')).toEqual([user]);
   expect(users('fd00::5')).toEqual([user]);
@@ -109,7 +109,7 @@ test('a neighbour that no port leads to any more is a trace and no user', () => 
 test('a port without an owner is a user without one', () => {
   attach();
   pair.host.run('ip', 'link', 'set', LINK, 'alias', 'something else');
-  pair.sandbox.run('ping', '-c1', '-W2', '10.1.0.1');
+  pair.sandbox.run('ping', '-c1', '-w10', '10.1.0.1');
   expect(users('10.1.0.5')).toEqual([{ link: LINK, ownerHash: undefined }]);
 });
 
@@ -144,7 +144,7 @@ test('a host link is a trace of its attachment and of no other', () => {
 
 test('an address behind a router is nobody’s', () => {
   attach();
-  pair.sandbox.run('ping', '-c1', '-W2', '10.1.0.1');
+  pair.sandbox.run('ping', '-c1', '-w10', '10.1.0.1');
   pair.host.run('ip', 'route', 'add', 'default', 'via', '10.1.0.5');
   expect(users('192.0.2.1')).toEqual([]);
   expect(hasTrace('192.0.2.1', { containerId: 'c9', ifname: 'eth0' })).toBe(false);
@@ -156,7 +156,7 @@ test('a neighbour on a link that is no bridge is a trace and no user', () => {
   host.run('ip', 'addr', 'add', '10.1.0.1/24', 'dev', 'plain');
   inner.run('ip', 'addr', 'add', '10.1.0.5/24', 'dev', 'eth0');
   inner.run('ip', 'link', 'set', 'eth0', 'up');
-  inner.run('ping', '-c1', '-W2', '10.1.0.1');
+  inner.run('ping', '-c1', '-w10', '10.1.0.1');
   expect(users('10.1.0.5')).toEqual([]);
   expect(hasTrace('10.1.0.5')).toBe(true);
 });
