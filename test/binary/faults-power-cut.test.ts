@@ -1,6 +1,6 @@
 // host-local's store after a power cut: nothing is synced to disk, so any of its files may be empty, torn, or missing.
 // Both implementations must read what is left, and give no address twice. Part of `npm run test:binary`;
-// PATCHBAY_FAULTS=full tries every combination of files.
+// PATCHBAY_FAULTS=full tries five times as many combinations.
 import { existsSync, readdirSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { inParallel, pick } from '../support/fault-scale.ts';
@@ -67,17 +67,23 @@ interface Cut {
   readonly lock: (typeof LOCKS)[number];
 }
 
+// In a full run each pair of address files meets each pointer, each state of the index, and both of the lock.
 const CUTS: readonly Cut[] = ADDRESS_FILES.flatMap((file4) =>
   ADDRESS_FILES.map((file6) => ({ file4, file6 })),
 )
   .flatMap((files, turn) =>
-    pick(POINTERS, turn).flatMap((pointer) =>
-      pick(INDEXES, Math.floor(turn / POINTERS.length)).flatMap((index) =>
-        pick(LOCKS, Math.floor(turn / 3)).map((lock) => ({ ...files, pointer, index, lock })),
-      ),
-    ),
+    pick(POINTERS, turn).map((pointer, variant) => ({
+      ...files,
+      pointer,
+      index: choose(INDEXES, Math.floor(turn / POINTERS.length) + variant),
+      lock: choose(LOCKS, Math.floor(turn / 3) + variant),
+    })),
   )
   .map((cut, number) => ({ network: `n${number}`, ...cut }));
+
+function choose<T>(alternatives: readonly T[], turn: number): T {
+  return alternatives[turn % alternatives.length] as T;
+}
 
 let host: PrivateHost;
 
