@@ -5,12 +5,13 @@ import type { Result, ResultInterface } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { openSandbox } from '../../shared/sandbox/open.ts';
 import { ensureBridge, findBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
 import { serveGateways } from './gateway.ts';
 import { masquerade } from './masquerade.ts';
 import { type Addressing, planAddressing, planLayer2 } from './plan.ts';
-import { configureSandbox, openSandbox } from './sandbox.ts';
+import { configureSandbox } from './sandbox.ts';
 import { addVethPair, refuseExisting, type VethPair, waitUntilUp } from './veth.ts';
 
 /**

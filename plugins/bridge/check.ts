@@ -8,12 +8,12 @@ import { formatCidr, formatIp, ipEquals } from '../../shared/ip/cidr.ts';
 import { readSysctl } from '../../shared/linux/sysctl.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { openSandbox } from '../../shared/sandbox/open.ts';
 import { expectBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
 import { FORWARDING } from './gateway.ts';
 import { expectMasquerade } from './masquerade.ts';
 import { type Addressing, type PlannedRoute, planAddressing, planLayer2 } from './plan.ts';
-import { openSandbox } from './sandbox.ts';
 
 /** include/uapi/linux/rtnetlink.h, RT_TABLE_MAIN. */
 const MAIN_TABLE = 254;

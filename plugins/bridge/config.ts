@@ -3,10 +3,11 @@
 import * as v from 'valibot';
 import { parseCniArgs } from '../../shared/cni/args.ts';
 import { configObject, decode } from '../../shared/cni/decode.ts';
-import { invalidConfig, quote, unsupportedField } from '../../shared/cni/error.ts';
+import { invalidConfig, unsupportedField } from '../../shared/cni/error.ts';
 import type { ConfigSource } from '../../shared/cni/plugin.ts';
 import type { Dns } from '../../shared/cni/result.ts';
-import { formatMac, parseMac } from '../../shared/ip/mac.ts';
+import { formatMac } from '../../shared/ip/mac.ts';
+import { mtuField, parseStationMac } from '../../shared/sandbox/link-fields.ts';
 
 export type MasqueradeBackend = 'nftables' | 'iptables';
 
@@ -43,9 +44,6 @@ export interface BridgeTeardown {
 const DEFAULT_BRIDGE = 'cni0';
 /** include/uapi/linux/if.h: IFNAMSIZ counts the terminating NUL. */
 const LINK_NAME_BYTES = 15;
-/** include/uapi/linux/if_ether.h: ETH_MIN_MTU and ETH_MAX_MTU. */
-const MIN_MTU = 68;
-const MAX_MTU = 65535;
 
 /** Parses a config for ADD, CHECK and STATUS. Throws invalidConfig (7) or unsupportedField (2), naming field and value. */
 export function parseConfig(source: ConfigSource): BridgeConfig {
@@ -96,7 +94,7 @@ function bridgeSchema() {
     forceAddress: flag(),
     ipMasq: flag(),
     ipMasqBackend: v.optional(v.picklist(['', 'nftables', 'iptables'])),
-    mtu: v.optional(v.pipe(v.number(), v.integer(), v.check(isMtu, `0, or ${MIN_MTU} to ${MAX_MTU}`))),
+    mtu: v.optional(mtuField()),
     hairpinMode: flag(),
     promiscMode: flag(),
     portIsolation: flag(),
@@ -134,10 +132,6 @@ function vlanId() {
   return v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(4094)));
 }
 
-function isMtu(mtu: number): boolean {
-  return mtu === 0 || (mtu >= MIN_MTU && mtu <= MAX_MTU);
-}
-
 /** Precedence of the reference: what the runtime asks, then the config's `args`, then CNI_ARGS. */
 function requestedMac(fields: BridgeFields, args: string): string | undefined {
   const fromArgs = parseCniArgs(args, ['MAC']).get('MAC');
@@ -150,25 +144,6 @@ function requestedMac(fields: BridgeFields, args: string): string | undefined {
     return undefined;
   }
   return formatMac(parseStationMac(requested.field, requested.value));
-}
-
-/** The kernel gives a link no group address and no zero one (net/ethernet/eth.c, is_valid_ether_addr). */
-function parseStationMac(field: string, text: string): Uint8Array {
-  let mac: Uint8Array;
-  try {
-    mac = parseMac(text);
-  } catch (cause) {
-    const wanted = 'give six bytes such as "02:42:ac:11:00:02"';
-    throw invalidConfig(`Field "${field}" holds no MAC address: ${quote(text)}; ${wanted}`, { cause });
-  }
-  const isGroup = ((mac[0] ?? 0) & 1) === 1;
-  if (isGroup || mac.every((byte) => byte === 0)) {
-    const what = isGroup ? 'multicast' : 'zero';
-    throw invalidConfig(
-      `Field "${field}" holds the ${what} address ${quote(text)}; a link needs a unicast one`,
-    );
-  }
-  return mac;
 }
 
 function refuseBadNames(config: BridgeConfig): void {

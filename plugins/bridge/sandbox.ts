@@ -1,8 +1,8 @@
 // The sandbox's side of an attachment: sysctls, addresses, link up, routes, in this order. Called by ADD.
 // Nothing here needs an undo of its own: it all goes with the link.
-import { hasCode, invalidNetns, quote } from '../../shared/cni/error.ts';
+import { hasCode } from '../../shared/cni/error.ts';
 import { formatCidr, formatIp } from '../../shared/ip/cidr.ts';
-import { type Netns, openNetns, withNetns } from '../../shared/linux/netns.ts';
+import { type Netns, withNetns } from '../../shared/linux/netns.ts';
 import { ensureSysctl } from '../../shared/linux/sysctl.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlinkMonitor } from '../../shared/rtnetlink/monitor.ts';
@@ -13,15 +13,6 @@ import type { Addressing, PlannedRoute } from './plan.ts';
 
 /** Duplicate address detection takes 1 to 2 s; after this it will not end well any more. */
 const DAD_DEADLINE_MS = 5000;
-
-/** Throws invalidNetns (8) when the path of CNI_NETNS does not lead to a network namespace. */
-export function openSandbox(path: string): Netns {
-  try {
-    return openNetns(path);
-  } catch (cause) {
-    throw invalidNetns(`Cannot open network namespace ${quote(path)} from CNI_NETNS`, { cause });
-  }
-}
 
 /** What the sandbox side needs to know of its surroundings. */
 export interface Sandbox {

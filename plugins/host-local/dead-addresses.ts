@@ -1,8 +1,9 @@
 // Addresses whose container can't be alive, because the kernel it lived in is not running any more.
 // Called by the allocator when a range is exhausted, and by GC.
+
+import { isOnLocalFileSystem } from '../../shared/linux/files.ts';
 import type { KernelView } from './kernel-view.ts';
 import { type HeldAddress, isHeld, type Store, type StoredAddress } from './store.ts';
-import { isOnLocalFileSystem } from './store-files.ts';
 
 /**
  * The held addresses that `isWanted` picks and that are proven dead, oldest record first. Proof takes three things:

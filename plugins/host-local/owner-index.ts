@@ -2,7 +2,13 @@
 // Called by store.ts under the store's lock; it can be deleted at any time, and whatever fails here costs only time.
 import { readdirSync, statSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
-import { ensureDirectory, isOnLocalFileSystem, readNote, removeFile, writeNote } from './store-files.ts';
+import {
+  ensureDirectory,
+  isOnLocalFileSystem,
+  readNote,
+  removeFile,
+  writeNote,
+} from '../../shared/linux/files.ts';
 
 /**
  * The index is true for one state of the network's directory, which the note `stamp` names by the directory's times.

@@ -5,9 +5,6 @@ import { join } from 'node:path';
 import { ownerHash } from '../../shared/cni/attachment.ts';
 import { CniError, hasCode, invalidConfig, quote, storeFailure } from '../../shared/cni/error.ts';
 import { formatIp, type Ip, parseIp } from '../../shared/ip/cidr.ts';
-import { getXattr, setXattr } from '../../shared/linux/xattr.ts';
-import { OwnerIndex } from './owner-index.ts';
-import { decodeRecord, encodeRecord, type Holder, isSameHolder, type RecordedHolder } from './record.ts';
 import {
   createFile,
   ensureDirectory,
@@ -18,7 +15,10 @@ import {
   readContent,
   removeFile,
   renameFile,
-} from './store-files.ts';
+} from '../../shared/linux/files.ts';
+import { getXattr, setXattr } from '../../shared/linux/xattr.ts';
+import { OwnerIndex } from './owner-index.ts';
+import { decodeRecord, encodeRecord, type Holder, isSameHolder, type RecordedHolder } from './record.ts';
 import { LOCK_DEADLINE_MS, lockStore } from './store-lock.ts';
 
 /** Where a store is: `<dataDir>/<network>`. */

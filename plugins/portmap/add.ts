@@ -1,5 +1,6 @@
 // The portmap plugin's ADD: publishes the container's ports, all or none. Called by dispatch behind an interface plugin.
-import { invalidConfig, kernelFeatureMissing } from '../../shared/cni/error.ts';
+import { expectChained } from '../../shared/cni/chained.ts';
+import { kernelFeatureMissing } from '../../shared/cni/error.ts';
 import type { AddCall } from '../../shared/cni/plugin.ts';
 import type { Result } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
@@ -25,7 +26,7 @@ export function need(fail: RulesetNeed['fail']): RulesetNeed {
  */
 export function add(call: AddCall<PortmapConfig>): Result {
   const { config, attachment, log } = call;
-  const prevResult = expectChained(call.network.prevResult);
+  const prevResult = expectChained(call.network.prevResult, 'portmap');
   if (config.mappings.length === 0) {
     return prevResult;
   }
@@ -38,14 +39,6 @@ export function add(call: AddCall<PortmapConfig>): Result {
     using rollback = new Rollback(log);
     publish(call, host, plan, prevResult, rollback);
     rollback.commit();
-  }
-  return prevResult;
-}
-
-/** Ports lead to an address that another plugin of the chain has made. Throws invalidConfig. */
-export function expectChained(prevResult: Result | undefined): Result {
-  if (prevResult === undefined) {
-    throw invalidConfig('Field "prevResult" is missing: portmap must follow an interface plugin in the list');
   }
   return prevResult;
 }

@@ -1,12 +1,13 @@
 // The portmap plugin's CHECK: compares hooks, rules and each mapping with what ADD wrote, and names the difference.
 // Called by dispatch with a prevResult; reads only, changes nothing.
+import { expectChained } from '../../shared/cni/chained.ts';
 import { checkFailed, kernelFeatureMissing } from '../../shared/cni/error.ts';
 import type { CheckCall } from '../../shared/cni/plugin.ts';
 import { readSysctl } from '../../shared/linux/sysctl.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { expectHostports } from '../../shared/ruleset/hostports.ts';
 import { withRuleset } from '../../shared/ruleset/open.ts';
-import { expectChained, need } from './add.ts';
+import { need } from './add.ts';
 import type { PortmapConfig } from './config.ts';
 import { expectIptablesPorts, hasReferencePorts } from './iptables.ts';
 import { findLocalnetLink, localnetSysctl } from './localnet.ts';
@@ -19,7 +20,7 @@ import { planWish } from './wish.ts';
  */
 export function check(call: CheckCall<PortmapConfig>): void {
   const { config, attachment } = call;
-  const plan = planMappings(config, expectChained(call.network.prevResult), attachment);
+  const plan = planMappings(config, expectChained(call.network.prevResult, 'portmap'), attachment);
   if (plan.entries.length === 0) {
     return;
   }

@@ -1,5 +1,5 @@
-// Reading and writing single files of a store without trusting what lies there: links are not followed, FIFOs don't
-// hold us, and no file is read beyond what a record can be. Called by store.ts and owner-index.ts.
+// Reading and writing single files of state without trusting what lies there: links are not followed, FIFOs don't hold
+// us, and no file is read beyond what a record can be. host-local's store and tuning's backups are kept with it.
 import {
   closeSync,
   constants,
@@ -16,10 +16,9 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { hasCode } from '../../shared/cni/error.ts';
-import { again } from '../../shared/linux/again.ts';
+import { again } from './again.ts';
 
-/** A file's text, or that there is none: it is not there, or it is nothing a store holds. */
+/** A file's text, or that there is none: it is not there, or it is nothing such a file can be. */
 export type Content = { readonly text: string } | 'absent' | 'foreign';
 
 /** What stands under an address's name: nothing, a file without a byte, or anything else. */
@@ -36,7 +35,7 @@ export function readContent(path: string): Content {
   try {
     return { text: readFileSync(path, { encoding: 'utf8', flag: READ_NOTHING_ELSE }) };
   } catch (error) {
-    if (hasCode(error, 'ENOENT')) return 'absent';
+    if (isRefusedWith(error, 'ENOENT')) return 'absent';
     throw error;
   }
 }
@@ -56,7 +55,7 @@ export function ensureDirectory(path: string, mode: number): void {
   try {
     makeDirectory(path, mode);
   } catch (error) {
-    if (!hasCode(error, 'ENOENT')) throw error;
+    if (!isRefusedWith(error, 'ENOENT')) throw error;
     ensureDirectory(dirname(path), mode);
     makeDirectory(path, mode);
   }
@@ -88,7 +87,7 @@ export function linkFile(path: string, newPath: string): boolean {
     again(() => linkSync(path, newPath));
     return true;
   } catch (error) {
-    if (hasCode(error, 'EEXIST')) return false;
+    if (isRefusedWith(error, 'EEXIST')) return false;
     throw error;
   }
 }
@@ -103,7 +102,7 @@ export function removeFile(path: string): void {
   try {
     again(() => unlinkSync(path));
   } catch (error) {
-    if (!hasCode(error, 'ENOENT')) throw error;
+    if (!isRefusedWith(error, 'ENOENT')) throw error;
   }
 }
 
@@ -112,7 +111,7 @@ export function readNote(path: string): string | undefined {
   try {
     return readlinkSync(path);
   } catch (error) {
-    if (hasCode(error, 'ENOENT') || hasCode(error, 'EINVAL')) return undefined;
+    if (isRefusedWith(error, 'ENOENT') || isRefusedWith(error, 'EINVAL')) return undefined;
     throw error;
   }
 }
@@ -143,19 +142,24 @@ const LOCAL_FILE_SYSTEMS: ReadonlySet<number> = new Set([
   0xef53, 0x58465342, 0x9123683e, 0x01021994, 0x794c7630, 0xf2f52010, 0x2fc12fc1, 0xca451a4e,
 ]);
 
+// Node's errors carry the name of the errno themselves; there are no causes to walk.
+function isRefusedWith(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}
+
 function makeDirectory(path: string, mode: number): void {
   try {
     again(() => mkdirSync(path, { mode }));
   } catch (error) {
-    if (!hasCode(error, 'EEXIST')) throw error;
+    if (!isRefusedWith(error, 'EEXIST')) throw error;
   }
 }
 
 // Neither a link nor a FIFO that came into the place of the file since we looked at it.
 const READ_NOTHING_ELSE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-// A container id comes from the environment, where one string has at most 128 KiB (MAX_ARG_STRLEN,
-// linux/binfmts.h); the separator and an ifname follow it.
+// What is recorded of a container is little longer than its id, and that comes from the environment, where one string
+// has at most 128 KiB (MAX_ARG_STRLEN, linux/binfmts.h).
 const LONGEST_RECORD = 128 * 1024 + 32;
 
 function writeAndClose(fd: number, bytes: Uint8Array): void {
