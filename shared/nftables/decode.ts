@@ -205,6 +205,13 @@ export function decodeElements(
   }
 }
 
+/** Whether a message of a dump tells of any element; the last one of a set often tells of none. */
+export function hasElements(message: NetlinkMessage): boolean {
+  const view = viewOf(message.body);
+  const list = findAttribute(view, HEADER, message.body.length, NFTA_SET_ELEM_LIST_ELEMENTS);
+  return list >= 0 && payloadEnd(view, list) > list;
+}
+
 /** One attribute's payload in a message, whose memory is seen in three ways. */
 interface Span {
   readonly bytes: Uint8Array;

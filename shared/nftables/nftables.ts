@@ -28,6 +28,7 @@ import {
   decodeRule,
   decodeTable,
   type ElementFact,
+  hasElements,
   type RuleFact,
   type TableFact,
 } from './decode.ts';
@@ -187,7 +188,7 @@ class Ruleset implements Nftables {
     const replies = this.#listStable(operation, request(NFT_MSG_GETSETELEM, body));
     const found: ElementFact[] = [];
     for (const reply of replies) decodeElements(reply, set, found, bytes);
-    return found;
+    return distinct(found);
   }
 
   findElement(set: SetRef, key: Uint8Array): ElementFact | undefined {
@@ -220,13 +221,14 @@ class Ruleset implements Nftables {
    * A dump that two readings agree on. While the kernel resizes a hash table (in the background, after a commit that
    * made a set grow or shrink past a power of two) a dump in several datagrams repeats some elements and leaves out as
    * many others, and nothing in it says so: 6 in 100 dumps right after 5,000 elements were added, on 6.18. Each
-   * datagram goes on after the number of elements already told, and the resizing changes their order. A dump of one
-   * datagram (some 170 elements) has no such seam, so it is read once.
+   * datagram goes on after the number of elements already told, and the resizing changes their order. A dump with room
+   * left in its first datagram (some 80 elements) has no such seam, so it is read once; the kernel then looks for more
+   * and answers with a second message that is empty.
    */
   #listStable(operation: string, message: NetlinkRequest): NetlinkMessage[] {
     let replies = this.#list(operation, message);
     for (let reading = 1; reading < STABLE_READINGS; reading++) {
-      if (replies.length <= 1) return replies;
+      if (isSeamless(replies)) return replies;
       const again = this.#list(operation, message);
       if (isSame(replies, again)) return again;
       replies = again;
@@ -247,6 +249,19 @@ class Ruleset implements Nftables {
 
 // A resizing takes a few milliseconds, as a reading does; each commit of others can begin a new one.
 const STABLE_READINGS = 20;
+
+/** The kernel fills datagrams of 32 KiB at most (net/netlink/af_netlink.c, netlink_dump). */
+const HALF_A_DATAGRAM = 16_384;
+
+function isSeamless([first, ...more]: readonly NetlinkMessage[]): boolean {
+  return (first?.body.length ?? 0) < HALF_A_DATAGRAM && !more.some(hasElements);
+}
+
+/** While a hash table is being resized, what moves may be told from its old place and from its new one. */
+function distinct(elements: readonly ElementFact[]): ElementFact[] {
+  const byKey = new Map(elements.map((element) => [Buffer.from(element.key).toString('latin1'), element]));
+  return [...byKey.values()];
+}
 
 function isSame(a: readonly NetlinkMessage[], b: readonly NetlinkMessage[]): boolean {
   return (

@@ -6,7 +6,7 @@ import type { Expr } from '../nftables/exprs/expr.ts';
 import { lowerStatements } from '../nftables/lower.ts';
 import { formatExprs } from '../nftables/mnemonic.ts';
 import type { ChainFact, Nftables, RuleFact } from '../nftables/nftables.ts';
-import type { Chain, Rule } from '../nftables/objects.ts';
+import type { Chain, Rule, TableRef } from '../nftables/objects.ts';
 
 /** NF_INET_POST_ROUTING and its kin of linux/netfilter.h, by nft's names. */
 const HOOKS: Readonly<Record<string, number>> = {
@@ -17,9 +17,24 @@ const HOOKS: Readonly<Record<string, number>> = {
   postrouting: 4,
 };
 
+/** A table as the kernel has it, without the elements of its maps: those are many, and asked for by key. */
+export interface TableView {
+  readonly chains: ReadonlyMap<string, ChainFact>;
+  /** By the name of their chain, in order. */
+  readonly rules: ReadonlyMap<string, readonly RuleFact[]>;
+}
+
+/** Two questions for all chains and rules of a table, where asking for each chain by name would take dozens. */
+export function viewTable(nft: Nftables, table: TableRef): TableView {
+  return {
+    chains: new Map(nft.listChains(table).map((chain) => [chain.name, chain])),
+    rules: Map.groupBy(nft.listRules({ table }), ({ chain }) => chain.name),
+  };
+}
+
 /** Throws checkFailed unless the chain exists as declared: a base chain at the same hook, type and priority. */
-export function expectChain(nft: Nftables, chain: Chain): ChainFact {
-  const found = nft.findChain(chain);
+export function expectChain(view: TableView, chain: Chain): ChainFact {
+  const found = view.chains.get(chain.name);
   const name = `Chain "${chain.name}" of table "inet ${chain.table.name}"`;
   if (found === undefined) {
     throw checkFailed(`${name} does not exist`);
@@ -39,8 +54,8 @@ export function expectChain(nft: Nftables, chain: Chain): ChainFact {
 }
 
 /** Throws checkFailed unless the chain holds exactly these rules, naming the first that is missing or different. */
-export function expectRules(nft: Nftables, chain: Chain, rules: readonly Rule[]): void {
-  const found = nft.listRules({ table: chain.table, chain: chain.name }).map(inWords);
+export function expectRules(view: TableView, chain: Chain, rules: readonly Rule[]): void {
+  const found = (view.rules.get(chain.name) ?? []).map(inWords);
   const wanted = rules.map(wordsOf);
   for (const [index, words] of wanted.entries()) {
     if (found[index] !== words) {

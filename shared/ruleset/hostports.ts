@@ -41,7 +41,7 @@ import {
 } from '../nftables/objects.ts';
 import { dnatTo, ip, ip6, jump, l4proto, type Statement, th } from '../nftables/statements.ts';
 import { commitGuarded } from './commit.ts';
-import { expectChain, expectRules, inWords, wordsOf } from './expect-rules.ts';
+import { expectChain, expectRules, inWords, type TableView, viewTable, wordsOf } from './expect-rules.ts';
 import {
   CONDITIONAL,
   GUARD,
@@ -55,7 +55,7 @@ import {
   planGuard,
   planHostportsTable,
 } from './hostports-table.ts';
-import { FORMAT, formatIn } from './table.ts';
+import { FORMAT, formatIn, TABLE } from './table.ts';
 
 /** A port of this host that leads to a port of a container. */
 export interface PublishedPort {
@@ -205,12 +205,13 @@ export function planHostportsRemoval(
  * different.
  */
 export function expectHostports(nft: Nftables, wish: PortsWish): void {
-  const base = expectChain(nft, PREROUTING);
+  const view = viewTable(nft, TABLE);
+  const base = expectChain(view, PREROUTING);
   if (formatIn(base.comment) <= FORMAT) {
     for (const [chain, rules] of hostportsRules()) {
-      expectChain(nft, chain);
+      expectChain(view, chain);
       if (chain !== CONDITIONAL) {
-        expectRules(nft, chain, rules);
+        expectRules(view, chain, rules);
       }
     }
   }
@@ -218,11 +219,11 @@ export function expectHostports(nft: Nftables, wish: PortsWish): void {
   for (const { port, element } of plain) {
     expectElement(nft, element, describePort(port));
   }
-  expectConditional(nft, conditional);
+  expectConditional(view, conditional);
   for (const { element, chain, rules } of wishedHairpins(wish)) {
     expectElement(nft, element, `The hairpin of address "${formatIp(ipFromBytes(element.key))}"`);
-    expectChain(nft, chain);
-    expectRules(nft, chain, rules);
+    expectChain(view, chain);
+    expectRules(view, chain, rules);
   }
 }
 
@@ -508,11 +509,11 @@ function expectElement(nft: Nftables, wished: Element, what: string): void {
   }
 }
 
-function expectConditional(nft: Nftables, wished: readonly Rule[]): void {
+function expectConditional(view: TableView, wished: readonly Rule[]): void {
   if (wished.length === 0) {
     return;
   }
-  const found = listConditional(nft).map((fact) => ({
+  const found = (view.rules.get(CONDITIONAL.name) ?? []).map((fact) => ({
     owner: ownerHashIn(fact.comment ?? ''),
     words: inWords(fact),
   }));

@@ -17,7 +17,7 @@ import {
 } from '../nftables/objects.ts';
 import { ip, ip6, jump, masquerade, return_ } from '../nftables/statements.ts';
 import { commitGuarded } from './commit.ts';
-import { expectChain, expectRules } from './expect-rules.ts';
+import { expectChain, expectRules, viewTable } from './expect-rules.ts';
 import {
   FORMAT,
   formatIn,
@@ -39,13 +39,22 @@ const MULTICAST: Readonly<Record<Family, Cidr>> = {
  * attachment, so an element that somebody else left for it is replaced. One atomic batch for both families.
  */
 export function addMasquerade(nft: Nftables, attachment: Attachment, addresses: readonly Cidr[]): void {
+  commitGuarded(nft, () => planMasqueradeAddition(nft, attachment, addresses));
+}
+
+/** The commands of `addMasquerade`, none when all is there; to be committed under the generation read before. */
+export function planMasqueradeAddition(
+  nft: Nftables,
+  attachment: Attachment,
+  addresses: readonly Cidr[],
+): Command[] {
   const comment = ownerComment(attachment);
   const subnets = distinctSubnets(addresses);
-  commitGuarded(nft, () => [
+  return [
     ...planTable(nft.findChain(POSTROUTING)),
     ...subnets.filter((subnet) => nft.findChain(subnetChain(subnet)) === undefined).flatMap(addSubnetChain),
     ...addresses.flatMap((address) => replaceElement(nft, masqueradeElement(address, comment))),
-  ]);
+  ];
 }
 
 /** Has the kernel judge the constant part of the table without keeping it. Throws what it refuses. */
@@ -77,13 +86,14 @@ function listElements(nft: Nftables, options: { readonly commentPrefix?: string 
  * different: base chain, subnet chain, a rule, the element, its target, or its owner.
  */
 export function expectMasquerade(nft: Nftables, attachment: Attachment, addresses: readonly Cidr[]): void {
-  const base = expectChain(nft, POSTROUTING);
+  const view = viewTable(nft, TABLE);
+  const base = expectChain(view, POSTROUTING);
   if (formatIn(base.comment) <= FORMAT) {
-    expectRules(nft, POSTROUTING, postroutingRules());
+    expectRules(view, POSTROUTING, postroutingRules());
   }
   for (const subnet of distinctSubnets(addresses)) {
-    expectChain(nft, subnetChain(subnet));
-    expectRules(nft, subnetChain(subnet), subnetRules(subnet));
+    expectChain(view, subnetChain(subnet));
+    expectRules(view, subnetChain(subnet), subnetRules(subnet));
   }
   const comment = ownerComment(attachment);
   for (const address of addresses) {

@@ -18,8 +18,10 @@ import {
   NFT_MSG_GETTABLE,
   NFT_MSG_NEWGEN,
   NFT_MSG_NEWRULE,
+  NFT_MSG_NEWSETELEM,
   NFTA_GEN_ID,
   NFTA_RULE_HANDLE,
+  NFTA_SET_ELEM_LIST_ELEMENTS,
 } from '../../../shared/nftables/constants.ts';
 import { encodeCommands, messageType } from '../../../shared/nftables/encode.ts';
 import { connectNftables, isNfTablesMissing, type Nftables } from '../../../shared/nftables/nftables.ts';
@@ -200,6 +202,22 @@ describe('a list in several datagrams', () => {
       expect(nft.listElements(MASQUERADE4)).toHaveLength(order.length);
       expect(count()).toBe(1);
     }
+  });
+
+  test('is read once when the second says that there was no more to tell', () => {
+    let reading = 0;
+    const nft = open((request) => {
+      reading++;
+      const nothing = new AttributeWriter(request.body).nest(NFTA_SET_ELEM_LIST_ELEMENTS, () => {}).done();
+      return [told(request, first), part(request, messageType(NFT_MSG_NEWSETELEM), nothing), done(request)];
+    });
+    expect(nft.listElements(MASQUERADE4)).toHaveLength(1);
+    expect(reading).toBe(1);
+  });
+
+  test('tells an element once that was told twice in one datagram', () => {
+    const nft = open((request) => [datagram(told(request, first), told(request, first)), done(request)]);
+    expect(nft.listElements(MASQUERADE4)).toHaveLength(1);
   });
 
   test('that never agrees is given up', () => {
