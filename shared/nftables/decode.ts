@@ -168,6 +168,8 @@ export interface ElementBytes {
   readonly commentPrefix?: Uint8Array | undefined;
   /** Key, data or comment hold one of these runs of bytes; more elements may be told than are meant. */
   readonly containing?: readonly Uint8Array[] | undefined;
+  /** No more than so many are added. */
+  readonly limit?: number | undefined;
 }
 
 function includesAny(text: Buffer, runs: readonly Uint8Array[]): boolean {
@@ -184,7 +186,7 @@ export function decodeElements(
   message: NetlinkMessage,
   set: SetRef,
   found: ElementFact[],
-  { commentPrefix, containing }: ElementBytes = {},
+  { commentPrefix, containing, limit = Number.POSITIVE_INFINITY }: ElementBytes = {},
 ): void {
   if (message.type !== messageType(NFT_MSG_NEWSETELEM)) return;
   const text = Buffer.from(message.body.buffer, message.body.byteOffset, message.body.length);
@@ -194,7 +196,7 @@ export function decodeElements(
   const list = findAttribute(view, HEADER, text.length, NFTA_SET_ELEM_LIST_ELEMENTS);
   if (list < 0) return;
   const end = payloadEnd(view, list);
-  for (let at = list; end - at >= ATTRIBUTE_HEADER; ) {
+  for (let at = list; end - at >= ATTRIBUTE_HEADER && found.length < limit; ) {
     const length = view.getUint16(at, HOST_LITTLE_ENDIAN);
     if (length < ATTRIBUTE_HEADER || length > end - at) return;
     const span = { text, bytes: message.body, view, start: at + ATTRIBUTE_HEADER, end: at + length };

@@ -45,6 +45,8 @@ export interface ElementFilter {
   readonly commentPrefix?: string | undefined;
   /** Key, data or comment hold one of these runs of bytes. A hint: others may be told as well. */
   readonly containing?: readonly Uint8Array[] | undefined;
+  /** How many are enough. */
+  readonly limit?: number | undefined;
 }
 
 export interface Nftables extends Disposable {
@@ -178,10 +180,11 @@ class Ruleset implements Nftables {
     );
   }
 
-  listElements(set: SetRef, { commentPrefix, containing }: ElementFilter = {}): ElementFact[] {
+  listElements(set: SetRef, { commentPrefix, containing, limit }: ElementFilter = {}): ElementFact[] {
     const bytes = {
       commentPrefix: commentPrefix === undefined ? undefined : Buffer.from(commentPrefix),
       containing,
+      limit,
     };
     const body = beginSet(set).done();
     const operation = `list the elements of ${describeSet(set)}`;

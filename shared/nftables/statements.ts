@@ -5,6 +5,7 @@ import { ipToBytes } from '../ip/cidr.ts';
 import {
   NFPROTO_IPV4,
   NFPROTO_IPV6,
+  NFT_CT_STATE,
   NFT_CT_STATUS,
   NFT_FIB_RESULT_ADDRTYPE,
   NFT_META_IIFNAME,
@@ -235,17 +236,32 @@ export const fib = { saddrType: addressType(NFTA_FIB_F_SADDR), daddrType: addres
 /** Bits of enum ip_conntrack_status, linux/netfilter/nf_conntrack_common.h. */
 const CT_STATUS = { snat: 1 << 4, dnat: 1 << 5 } as const;
 
-/** `ct status dnat`: the flow this packet belongs to was redirected. */
+/** NF_CT_STATE_BIT of enum ip_conntrack_info, linux/netfilter/nf_conntrack_common.h. */
+const CT_STATES = { established: 1 << 1, related: 1 << 2, new: 1 << 3 } as const;
+
+/** `ct state established,related`, `ct status dnat`: what is known of the flow this packet belongs to. */
 export const ct = {
+  state: {
+    /** Any of the states. */
+    isAnyOf(...states: readonly (keyof typeof CT_STATES)[]): Statement {
+      return hasAnyBit(
+        NFT_CT_STATE,
+        states.reduce((bits, state) => bits | CT_STATES[state], 0),
+      );
+    },
+  },
   status: {
     has(status: keyof typeof CT_STATUS): Statement {
-      const mask = hostOrder32(CT_STATUS[status]);
-      const load: Load = { kind: 'ct', key: NFT_CT_STATUS, length: 4 };
-      const test: Test = Object.freeze({ op: 'neq', mask, bytes: new Uint8Array(4) });
-      return Object.freeze({ kind: 'match', load, test });
+      return hasAnyBit(NFT_CT_STATUS, CT_STATUS[status]);
     },
   },
 };
+
+function hasAnyBit(key: number, bits: number): Statement {
+  const load: Load = { kind: 'ct', key, length: 4 };
+  const test: Test = Object.freeze({ op: 'neq', mask: hostOrder32(bits), bytes: new Uint8Array(4) });
+  return Object.freeze({ kind: 'match', load, test });
+}
 
 /** Marks, route types and conntrack bits stand in registers as one u32 in host order. */
 function hostOrder32(value: number): Uint8Array {

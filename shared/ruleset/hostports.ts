@@ -41,6 +41,7 @@ import {
 } from '../nftables/objects.ts';
 import { dnatTo, ip, ip6, jump, l4proto, type Statement, th } from '../nftables/statements.ts';
 import { commitGuarded } from './commit.ts';
+import { expectElement, isSameElement, planOwnedRemoval, replaceElement } from './elements.ts';
 import { expectChain, expectRules, inWords, type TableView, viewTable, wordsOf } from './expect-rules.ts';
 import {
   CONDITIONAL,
@@ -192,10 +193,9 @@ export function planHostportsRemoval(
     const owner = ownerIn(comment ?? '');
     return owner !== undefined && isDoomed(owner);
   };
-  const hairpins = [HAIRPIN[4], HAIRPIN[6]].flatMap((map) => nft.listElements(map, filter)).filter(isOf);
   return [
     ...held.filter(isOf).map((port) => delete_(port.element)),
-    ...hairpins.map(delete_),
+    ...planOwnedRemoval(nft, [HAIRPIN[4], HAIRPIN[6]], isDoomed, filter),
     ...planConditionalRemoval(nft, isDoomed),
   ];
 }
@@ -221,7 +221,7 @@ export function expectHostports(nft: Nftables, wish: PortsWish): void {
   }
   expectConditional(view, conditional);
   for (const { element, chain, rules } of wishedHairpins(wish)) {
-    expectElement(nft, element, `The hairpin of address "${formatIp(ipFromBytes(element.key))}"`);
+    expectElement(nft, element, `the hairpin of address "${formatIp(ipFromBytes(element.key))}"`);
     expectChain(view, chain);
     expectRules(view, chain, rules);
   }
@@ -336,26 +336,6 @@ function elementKey({ set, key }: ElementFact | Element): string {
   return `${set.name} ${Buffer.from(key).toString('hex')}`;
 }
 
-function isSameElement(found: ElementFact, wished: Element): boolean {
-  return (
-    found.set.name === wished.set.name &&
-    found.comment === wished.comment &&
-    Buffer.compare(found.key, wished.key) === 0 &&
-    isSameData(found.data, wished.data)
-  );
-}
-
-function isSameData(found: ElementFact['data'], wished: Element['data']): boolean {
-  if (found instanceof Uint8Array && wished instanceof Uint8Array) {
-    return Buffer.compare(found, wished) === 0;
-  }
-  return targetOf(found) !== undefined && targetOf(found) === targetOf(wished);
-}
-
-function targetOf(data: Element['data']): string | undefined {
-  return data !== undefined && !(data instanceof Uint8Array) ? data.chain : undefined;
-}
-
 interface WishedPorts {
   readonly plain: readonly { readonly port: PublishedPort; readonly element: Element }[];
   /** For families with conditions: a rule of their own, for a map cannot tell one packet from another. */
@@ -455,11 +435,7 @@ function wishedHairpins({ attachment, link, hairpins }: PortsWish): WishedHairpi
 function planHairpins(nft: Nftables, wish: PortsWish): Command[] {
   return wishedHairpins(wish).flatMap(({ element, chain, rules }) => {
     const makeChain = nft.findChain(chain) === undefined ? [add(chain), ...rules.map(add)] : [];
-    const found = nft.findElement(element.set, element.key);
-    if (found !== undefined && isSameElement(found, element)) {
-      return makeChain;
-    }
-    return [...makeChain, ...(found === undefined ? [] : [delete_(found)]), add(element)];
+    return [...makeChain, ...replaceElement(nft, element)];
   });
 }
 
@@ -495,20 +471,6 @@ function portIn(bytes: Uint8Array): number {
   return ((bytes[0] ?? 0) << 8) | (bytes[1] ?? 0);
 }
 
-function expectElement(nft: Nftables, wished: Element, what: string): void {
-  const found = nft.findElement(wished.set, wished.key);
-  const where = `in map "${wished.set.name}" of table "inet patchbay"`;
-  if (found === undefined) {
-    throw checkFailed(`${capitalize(what)} is not ${where}`);
-  }
-  if (ownerHashIn(found.comment ?? '') !== ownerHashIn(wished.comment ?? '')) {
-    throw checkFailed(`${capitalize(what)} ${where} belongs to "${found.comment ?? 'nobody'}"`);
-  }
-  if (!isSameData(found.data, wished.data)) {
-    throw checkFailed(`${capitalize(what)} ${where} leads elsewhere than ADD left it`);
-  }
-}
-
 function expectConditional(view: TableView, wished: readonly Rule[]): void {
   if (wished.length === 0) {
     return;
@@ -524,8 +486,4 @@ function expectConditional(view: TableView, wished: readonly Rule[]): void {
       throw checkFailed(`Chain "${CONDITIONAL.name}" of table "inet patchbay" lacks the rule "${words}"`);
     }
   }
-}
-
-function capitalize(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }

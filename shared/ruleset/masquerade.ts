@@ -1,15 +1,13 @@
 // Masquerading as map elements: one per address, leading to the constant chain of its subnet.
 // Called by the plugins that give containers the host's address towards the outside.
-import { type Attachment, type Owner, ownerComment, ownerHashIn, ownerIn } from '../cni/attachment.ts';
-import { checkFailed } from '../cni/error.ts';
+import { type Attachment, type Owner, ownerComment } from '../cni/attachment.ts';
 import { type Cidr, type Family, formatCidr, formatIp, ipToBytes, networkOf } from '../ip/cidr.ts';
-import type { ElementFact, Nftables } from '../nftables/nftables.ts';
+import type { Nftables } from '../nftables/nftables.ts';
 import {
   add,
   type Chain,
   type Command,
   chain,
-  delete_,
   type Element,
   element,
   type Rule,
@@ -17,6 +15,7 @@ import {
 } from '../nftables/objects.ts';
 import { ip, ip6, jump, masquerade, return_ } from '../nftables/statements.ts';
 import { commitGuarded } from './commit.ts';
+import { expectElement, planOwnedRemoval, replaceElement } from './elements.ts';
 import { expectChain, expectRules, viewTable } from './expect-rules.ts';
 import {
   FORMAT,
@@ -28,6 +27,8 @@ import {
   postroutingRules,
   TABLE,
 } from './table.ts';
+
+const MAPS = [MASQUERADE4, MASQUERADE6];
 
 const MULTICAST: Readonly<Record<Family, Cidr>> = {
   4: { ip: { family: 4, value: 0xe0n << 24n }, prefix: 4 },
@@ -64,21 +65,13 @@ export function tryMasquerade(nft: Nftables): void {
 
 /** Commands that delete all elements of one owner, given by hash. */
 export function planOwnerRemoval(nft: Nftables, ownerHash: string): Command[] {
-  return listElements(nft, { commentPrefix: ownerHash }).map(delete_);
+  const filter = { commentPrefix: ownerHash };
+  return planOwnedRemoval(nft, MAPS, (owner) => owner.ownerHash === ownerHash, filter);
 }
 
 /** Commands that delete the elements of every owner that `isDoomed` picks. */
 export function planRemoval(nft: Nftables, isDoomed: (owner: Owner) => boolean): Command[] {
-  return listElements(nft, {})
-    .filter(({ comment }) => {
-      const owner = ownerIn(comment ?? '');
-      return owner !== undefined && isDoomed(owner);
-    })
-    .map(delete_);
-}
-
-function listElements(nft: Nftables, options: { readonly commentPrefix?: string }): ElementFact[] {
-  return [MASQUERADE4, MASQUERADE6].flatMap((map) => nft.listElements(map, options));
+  return planOwnedRemoval(nft, MAPS, isDoomed);
 }
 
 /**
@@ -97,38 +90,8 @@ export function expectMasquerade(nft: Nftables, attachment: Attachment, addresse
   }
   const comment = ownerComment(attachment);
   for (const address of addresses) {
-    expectElement(nft, masqueradeElement(address, comment), `"${formatIp(address.ip)}"`);
+    expectElement(nft, masqueradeElement(address, comment), `address "${formatIp(address.ip)}"`);
   }
-}
-
-function expectElement(nft: Nftables, wanted: Element, address: string): void {
-  const found = nft.findElement(wanted.set, wanted.key);
-  if (found === undefined) {
-    throw checkFailed(`Address ${address} is not in map "${wanted.set.name}" of table "inet patchbay"`);
-  }
-  if (ownerHashIn(found.comment ?? '') !== ownerHashIn(wanted.comment ?? '')) {
-    throw checkFailed(
-      `Address ${address} in map "${wanted.set.name}" belongs to "${found.comment ?? 'nobody'}"`,
-    );
-  }
-  if (targetOf(found.data) !== targetOf(wanted.data)) {
-    const target = targetOf(found.data) ?? 'nowhere';
-    throw checkFailed(`Address ${address} in map "${wanted.set.name}" leads to "${target}"`);
-  }
-}
-
-function targetOf(data: Element['data']): string | undefined {
-  return data !== undefined && 'kind' in data ? data.chain : undefined;
-}
-
-/** What is there may say the same, belong to a dead owner, or lead elsewhere: only the same is kept. */
-function replaceElement(nft: Nftables, wanted: Element): Command[] {
-  const found = nft.findElement(wanted.set, wanted.key);
-  if (found === undefined) {
-    return [add(wanted)];
-  }
-  const isSame = found.comment === wanted.comment && targetOf(found.data) === targetOf(wanted.data);
-  return isSame ? [] : [delete_({ kind: 'element', set: wanted.set, key: wanted.key }), add(wanted)];
 }
 
 function masqueradeElement(address: Cidr, comment: string): Element {
