@@ -126,6 +126,7 @@ function runLife(programs: Record<Verb, Warm>, { plugins, netns, containerId }: 
   run('CHECK', { prevResult });
   run('GC', valid);
   if (order.plugins.includes('portmap')) runPorts(run, { prevResult, valid });
+  if (order.plugins.includes('firewall')) runFirewall(run, { prevResult, valid });
   run('DEL', { prevResult });
   run('ADD', {}, 'host-local');
   run('DEL', {}, 'host-local');
@@ -145,6 +146,18 @@ function runPorts(
   run('CHECK', config, 'portmap');
   run('GC', valid, 'portmap');
   run('DEL', config, 'portmap');
+}
+
+function runFirewall(
+  run: (verb: Verb, more: object, plugin: string) => WarmUpCall,
+  { prevResult, valid }: { readonly prevResult: object | undefined; readonly valid: object },
+): void {
+  const config = { prevResult, ingressPolicy: 'same-bridge' };
+  run('STATUS', config, 'firewall');
+  run('ADD', config, 'firewall');
+  run('CHECK', config, 'firewall');
+  run('GC', valid, 'firewall');
+  run('DEL', config, 'firewall');
 }
 
 /** Runs the program once, with files in the places of stdin and stdout. */

@@ -2,11 +2,12 @@
 // as, by the dispatcher for delegates, and by the build, which makes one hard link for each name.
 import type { AnyPlugin } from '../shared/cni/plugin.ts';
 import { bridge } from './bridge/index.ts';
+import { firewall } from './firewall/index.ts';
 import { hostLocal } from './host-local/index.ts';
 import { portmap } from './portmap/index.ts';
 
 const PLUGINS: ReadonlyMap<string, AnyPlugin> = new Map(
-  [bridge, hostLocal, portmap].map((plugin) => [plugin.name, plugin]),
+  [bridge, firewall, hostLocal, portmap].map((plugin) => [plugin.name, plugin]),
 );
 
 /** The plugin of that name. */

@@ -4,6 +4,7 @@ import { kernelFeatureMissing } from '../../shared/cni/error.ts';
 import type { AddCall } from '../../shared/cni/plugin.ts';
 import type { Result } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
+import { findHostLink, isAlive } from '../../shared/host/links.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { addHostports, expectNoConflict, type PortsWish } from '../../shared/ruleset/hostports.ts';
 import { findRuleset, type RulesetNeed, withRuleset } from '../../shared/ruleset/open.ts';
@@ -13,7 +14,7 @@ import { forgetFlows } from './flows.ts';
 import { addIptablesPorts, removeIptablesPorts } from './iptables.ts';
 import { enableLocalnet } from './localnet.ts';
 import { type MappingPlan, planMappings } from './plan.ts';
-import { findHostLink, isAlive, planWish } from './wish.ts';
+import { planWish } from './wish.ts';
 
 /** What a kernel without nf_tables means for a verb. */
 export function need(fail: RulesetNeed['fail']): RulesetNeed {

@@ -4,6 +4,7 @@ import * as v from 'valibot';
 import { configObject, decode, pickKeys, wholeNumber } from '../../shared/cni/decode.ts';
 import { invalidConfig, quote } from '../../shared/cni/error.ts';
 import type { ConfigSource } from '../../shared/cni/plugin.ts';
+import { chainName } from '../../shared/iptables/chain-name.ts';
 import { type ConditionList, findRepeatedKind, parseConditions, type TokenSource } from './conditions.ts';
 import { findOverlap } from './overlap.ts';
 import { describeMapping, hostPortsOf, type PortMapping, portMappingSchema } from './port-mapping.ts';
@@ -84,36 +85,6 @@ function portmapSchema() {
     conditionsV6: tokens(),
     runtimeConfig: v.optional(configObject({ portMappings: v.optional(v.array(portMappingSchema())) })),
   });
-}
-
-/** include/uapi/linux/netfilter/x_tables.h: XT_EXTENSION_MAXNAMELEN is 29 with the NUL. */
-const CHAIN_NAME_BYTES = 28;
-
-/** Targets that end the walk of a packet, and the chains no rule can jump to. */
-const BUILT_IN = [
-  'ACCEPT',
-  'DROP',
-  'QUEUE',
-  'RETURN',
-  'PREROUTING',
-  'INPUT',
-  'FORWARD',
-  'OUTPUT',
-  'POSTROUTING',
-];
-
-function chainName() {
-  const letters = `1 to ${CHAIN_NAME_BYTES} letters, digits, "_", ".", ":" and "-", the first no sign but "_"`;
-  return v.pipe(
-    v.string(),
-    v.check((name) => name === '' || isChainName(name), `the name of a chain: ${letters}`),
-    v.check((name) => !BUILT_IN.includes(name), 'a chain of your own, not one that is built in'),
-  );
-}
-
-// Stricter than iptables: nothing here needs quoting, nor can it be taken for an option.
-function isChainName(name: string): boolean {
-  return name.length <= CHAIN_NAME_BYTES && /^[A-Za-z0-9_][A-Za-z0-9_.:-]*$/.test(name);
 }
 
 // Only iptables has marks and chains of others: whoever sets these fields depends on them.

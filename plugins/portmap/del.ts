@@ -4,7 +4,8 @@ import { type Attachment, ownerHash } from '../../shared/cni/attachment.ts';
 import { Failures } from '../../shared/cni/failures.ts';
 import type { DelCall } from '../../shared/cni/plugin.ts';
 import type { Result } from '../../shared/cni/result.ts';
-import { type Cidr, parseCidr } from '../../shared/ip/cidr.ts';
+import { readableAddresses } from '../../shared/host/addresses.ts';
+import type { Cidr } from '../../shared/ip/cidr.ts';
 import { planReferenceHostportsCleanup } from '../../shared/iptables/reference-hostports.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
@@ -66,12 +67,6 @@ function removeHeld(nft: Nftables, attachment: Attachment, prevResult: Result | 
 
 /** The reference's rules name the container alone, so its addresses on this network help where they are known. */
 function addressesIn(prevResult: Result | undefined): Cidr[] | undefined {
-  const addresses = (prevResult?.ips ?? []).flatMap(({ address }) => {
-    try {
-      return [parseCidr(address)];
-    } catch {
-      return [];
-    }
-  });
+  const addresses = readableAddresses(prevResult);
   return addresses.length === 0 ? undefined : addresses;
 }

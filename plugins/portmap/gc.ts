@@ -3,13 +3,13 @@
 import { networkHash, type Owner, ownerHash } from '../../shared/cni/attachment.ts';
 import { Failures } from '../../shared/cni/failures.ts';
 import type { GcCall } from '../../shared/cni/plugin.ts';
+import { isAlive } from '../../shared/host/links.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { commitGuarded } from '../../shared/ruleset/commit.ts';
 import { listHostports, planHostportsRemoval } from '../../shared/ruleset/hostports.ts';
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapTeardown } from './config.ts';
 import { removeStaleIptablesPorts } from './iptables.ts';
-import { isAlive } from './wish.ts';
 
 /**
  * With a list (an empty one included) the ports of every attachment of this network that is not on it go; without one,

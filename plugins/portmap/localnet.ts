@@ -1,5 +1,6 @@
 // Published ports on 127.0.0.1: the kernel sends a packet from a loopback address out of a link only where it is told
 // so. Called by ADD after the rules, whose guard keeps neighbours from using it to reach what listens on 127.0.0.1.
+import { findLinkTowards } from '../../shared/host/links.ts';
 import { isLoopback } from '../../shared/ip/cidr.ts';
 import { ensureSysctl } from '../../shared/linux/sysctl.ts';
 import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
@@ -58,8 +59,7 @@ export function findLocalnetLink(
   if (!config.snat || !isOnLoopback || plan.address4 === undefined) {
     return undefined;
   }
-  const index = host.route.lookup(plan.address4.ip)?.oif;
-  return index === undefined ? undefined : host.link.find({ index })?.name;
+  return findLinkTowards(host, plan.address4.ip)?.name;
 }
 
 /** As a path below /proc/sys. */

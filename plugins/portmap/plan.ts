@@ -1,17 +1,15 @@
 // Which ports of the host lead where, decided from the config and the result of the plugins before this one.
 // Pure: ADD carries the plan out, CHECK compares the kernel with it.
 import type { Attachment } from '../../shared/cni/attachment.ts';
-import { invalidConfig, quote } from '../../shared/cni/error.ts';
 import type { Result, ResultIp } from '../../shared/cni/result.ts';
+import { parseAddress } from '../../shared/host/addresses.ts';
 import {
   type Cidr,
   type Family,
   type Ip,
+  isForwarded,
   isLinkLocal,
   isLoopback,
-  isMulticast,
-  isUnspecified,
-  parseCidr,
 } from '../../shared/ip/cidr.ts';
 import type { PortmapConfig } from './config.ts';
 import { describeMapping, type HostPort, hostPortsOf, type PortMapping } from './port-mapping.ts';
@@ -69,23 +67,6 @@ function listAddresses(prevResult: Result, { ifname }: Attachment): Cidr[] {
   return (prevResult.ips ?? [])
     .flatMap((ip, position) => (isOfAttachment(ip) ? [parseAddress(ip, position)] : []))
     .filter(({ ip }) => isForwarded(ip));
-}
-
-function parseAddress({ address }: ResultIp, position: number): Cidr {
-  try {
-    return parseCidr(address);
-  } catch (cause) {
-    const field = `Field "prevResult.ips[${position}].address" of the network configuration`;
-    throw invalidConfig(`${field} must be an IP address with prefix length, not ${quote(address)}`, {
-      cause,
-    });
-  }
-}
-
-// A port that led to a loopback address would open the host's own services to the world.
-function isForwarded(ip: Ip): boolean {
-  const isOfOneLink = ip.family === 6 && isLinkLocal(ip);
-  return !isUnspecified(ip) && !isLoopback(ip) && !isMulticast(ip) && !isOfOneLink;
 }
 
 function planMapping(mapping: PortMapping, addresses: readonly (Cidr | undefined)[]): PlannedPort[] {

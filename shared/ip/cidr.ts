@@ -155,6 +155,15 @@ export function isLoopback(ip: Ip): boolean {
   return ip.family === 4 ? ip.value >> 24n === 127n : ip.value === 1n;
 }
 
+/**
+ * Whether packets for the address can be sent on from one link to another. A port that led to a loopback address would
+ * open the host's own services to the world; a link-local address means something else on each link.
+ */
+export function isForwarded(ip: Ip): boolean {
+  const isOfOneLink = ip.family === 6 && isLinkLocal(ip);
+  return !isUnspecified(ip) && !isLoopback(ip) && !isMulticast(ip) && !isOfOneLink;
+}
+
 const IPV4_MASK = 0xffffffffn;
 
 function widthOf(family: Family): 32 | 128 {

@@ -115,6 +115,30 @@ export async function reachability(world: PortWorld, published: Attached): Promi
   return (await Promise.all(rows)).flat().map(formatRow);
 }
 
+/**
+ * The same for the container's own addresses and port 80, without any published port: who gets there by routing and
+ * bridging alone.
+ */
+export async function directReachability(world: PortWorld, { ip4, ip6 }: Attached): Promise<string[]> {
+  const own = await ownAddresses(world.host);
+  const clients: readonly (readonly [string, Place])[] = [
+    ['LAN host', world.lan],
+    ['host', world.host],
+    ['its neighbour', world.peer],
+    ['other network', world.stranger],
+  ];
+  const rows = clients.map(async ([name, place]) => {
+    const questions = TRANSPORTS.map((transport) => ({
+      transport,
+      address: transport.endsWith('4') ? ip4 : ip6,
+      port: 80,
+    }));
+    const replies = await askAll(place, questions);
+    return formatRow([name, 'container', ...replies.map((reply) => describe(reply, own))]);
+  });
+  return Promise.all(rows);
+}
+
 /** The head of the table that `reachability` fills. */
 export const REACHABILITY_HEAD = formatRow(['from', 'to', ...TRANSPORTS]);
 

@@ -1,0 +1,33 @@
+// The firewall plugin's GC: removes what attachments of this network were admitted with that are not valid any more.
+// Called by dispatch with the attachments to keep, or without a word about them.
+import { networkHash, type Owner, ownerHash } from '../../shared/cni/attachment.ts';
+import { Failures } from '../../shared/cni/failures.ts';
+import type { GcCall } from '../../shared/cni/plugin.ts';
+import { isAlive } from '../../shared/host/links.ts';
+import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { commitGuarded } from '../../shared/ruleset/commit.ts';
+import { findAdmitted, planAdmittedRemoval } from '../../shared/ruleset/firewall.ts';
+import { findRuleset } from '../../shared/ruleset/open.ts';
+import type { FirewallTeardown } from './config.ts';
+
+/**
+ * With a list (an empty one included) the addresses of every attachment of this network that is not on it go; without
+ * one, only those whose host link is gone (CNI SPEC 1.1.0, section 2, "GC"). Throws at the end.
+ */
+export function gc(call: GcCall<FirewallTeardown>): void {
+  const { name } = call.network;
+  const valid = call.validAttachments;
+  const failures = new Failures();
+  using nft = failures.attempt('look at the rules', findRuleset);
+  using host = openRtnetlink();
+  const kept = valid && new Set(valid.map((key) => ownerHash({ network: name, ...key })));
+  const isStale = (owner: Owner) =>
+    owner.networkHash === networkHash(name) &&
+    (kept === undefined ? !isAlive(host, owner) : !kept.has(owner.ownerHash));
+  if (nft !== undefined) {
+    failures.attempt('remove stale addresses', () =>
+      commitGuarded(nft, () => planAdmittedRemoval(nft, findAdmitted(nft, isStale))),
+    );
+  }
+  failures.throwIfAny();
+}

@@ -1,0 +1,31 @@
+// The links of this host that belong to an attachment: one that lives as long as it does, and the one its packets take.
+// Called by the chained plugins, which know the attachment from another plugin's result.
+import { type Attachment, type HostLink, hostLinkName, type Owner } from '../cni/attachment.ts';
+import type { Result } from '../cni/result.ts';
+import type { Ip } from '../ip/cidr.ts';
+import type { Link } from '../rtnetlink/link.ts';
+import type { Rtnetlink } from '../rtnetlink/rtnetlink.ts';
+
+/**
+ * The link on this host that lives as long as the attachment: ours by its name, or one that another plugin reported.
+ * Without any, the attachment counts as living until its DEL.
+ */
+export function findHostLink(host: Rtnetlink, attachment: Attachment, prevResult: Result): HostLink {
+  if (host.link.find({ name: hostLinkName(attachment) }) !== undefined) {
+    return 'own';
+  }
+  const reported = (prevResult.interfaces ?? []).filter(({ sandbox }) => !sandbox);
+  const veth = reported.find(({ name }) => host.link.find({ name })?.kind === 'veth');
+  return veth === undefined ? 'unknown' : { name: veth.name };
+}
+
+/** Whether the attachment that a comment names is still there, as far as this host's links tell. */
+export function isAlive(host: Rtnetlink, { hostLink }: Owner): boolean {
+  return hostLink === undefined || host.link.find({ name: hostLink }) !== undefined;
+}
+
+/** The link by which packets leave for an address; undefined when there is no way to it. */
+export function findLinkTowards(host: Rtnetlink, ip: Ip): Link | undefined {
+  const index = host.route.lookup(ip)?.oif;
+  return index === undefined ? undefined : host.link.find({ index });
+}
