@@ -19,7 +19,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { listPlugins } from '../plugins/registry.ts';
 import { tryFlock } from '../shared/linux/libc.ts';
-import { copyInPieces, packagePatchbay } from './package.ts';
+import { packagePatchbay, writeInPieces } from './package.ts';
 
 /** What an installation or its undoing did, by names of executables. */
 export interface Changes {
@@ -151,7 +151,7 @@ class Prefix implements Disposable {
   /** Copies an image to this file system, all of it on the disk before anything refers to it, and returns its path. */
   addImage(from: string): string {
     const path = join(this.#images, `${Date.now()}-${process.pid}`);
-    copyInPieces(from, path);
+    writeInPieces(readFileSync(from), path);
     sync(path);
     return path;
   }

@@ -22,9 +22,11 @@ try {
 }
 
 function load(name, cache) {
+  const asset = getRawAsset(`${name}.${cache}`);
+  const [begin] = new Uint8Array(asset, 0, 1); // see align-caches.ts
   const script = new Script(Buffer.from(getRawAsset(name)).latin1Slice(), {
     filename: `${name}.cjs`,
-    cachedData: new Uint8Array(getRawAsset(`${name}.${cache}`)),
+    cachedData: new Uint8Array(asset, begin, asset.byteLength - 8),
   });
   if (PATCHBAY_TRACE === 'start') {
     process._rawDebug(`code cache of ${name} ${script.cachedDataRejected ? 'rejected' : 'accepted'}`);
