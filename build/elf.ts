@@ -14,6 +14,7 @@ export const DT_RELA = 7;
 export const DT_RELASZ = 8;
 export const DT_VERSYM = 0x6ffffff0;
 export const SHN_UNDEF = 0;
+const STT_FUNC = 2;
 export const VER_NDX_LOCAL = 0;
 
 export const SEGMENT_HEADER = 56;
@@ -182,6 +183,29 @@ export function offsetOf(elf: Elf, address: number, size: number): number {
 export function readDynamicString(elf: Elf, index: number): string {
   const start = offsetOf(elf, getDynamic(elf, DT_STRTAB) + index, 1);
   return elf.bytes.toString('latin1', start, elf.bytes.indexOf(0, start));
+}
+
+/** An exported function of the image. */
+export interface ElfFunction {
+  readonly address: number;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** The exported function of that name. Throws Error when there is not exactly one, or when it is no function. */
+export function getFunction(elf: Elf, name: string): ElfFunction {
+  const { bytes } = elf;
+  const symbols = getSection(elf, SHT_DYNSYM, DT_SYMTAB);
+  const found: number[] = [];
+  for (let at = symbols.offset; at < symbols.offset + symbols.size; at += SYMBOL) {
+    if (readDynamicString(elf, bytes.readUInt32LE(at)) === name) found.push(at);
+  }
+  const [symbol] = found;
+  expect(symbol !== undefined && found.length === 1, `it has ${name} ${found.length} times`);
+  expect((bytes.readUInt8(symbol + 4) & 0xf) === STT_FUNC, `${name} is no function`);
+  const address = readWord(bytes, symbol + 8);
+  const size = readWord(bytes, symbol + 16);
+  return { address, offset: offsetOf(elf, address, size), size };
 }
 
 /** The 64-bit number at a file offset. Throws Error when JavaScript cannot count that far. */

@@ -17,12 +17,10 @@ import {
   getDynamicEntry,
   getSection,
   offsetOf,
-  PT_LOAD,
   patchImage,
   RELA,
   readDynamicString,
   type Section,
-  type Segment,
   SHN_UNDEF,
   SHT_DYNSYM,
   SHT_GNU_versym,
@@ -30,6 +28,7 @@ import {
   VER_NDX_LOCAL,
   writeWord,
 } from './elf.ts';
+import { encodeListing, findPlace, type Place, writeCode } from './padding.ts';
 
 const LIBRARY = 'libatomic.so.1';
 const FUNCTION = '__atomic_compare_exchange';
@@ -60,11 +59,11 @@ function replaceLibatomic(elf: Buffer): Buffer {
   const need = getVersionNeed(image);
   const symbol = getImport(image, need.version);
   const relocation = getRelocation(image, symbol.index);
-  const place = getPlace(image);
+  const place = findPlace(image, image.machine.body.length);
   expectEagerBinding(image);
 
   const patched = Buffer.from(elf);
-  writeBody(patched, image, place);
+  writeCode(patched, place, image.machine.body);
   writeRelocation(patched, image, relocation, place);
   writeSymbol(patched, image, symbol, place);
   removeVersionNeed(patched, image, need);
@@ -179,10 +178,7 @@ export const AARCH64_LISTING = `
 `;
 
 // Names and numbers as in <elf.h>.
-const PF_X = 1;
-const SHT_NOBITS = 8;
 const SHT_GNU_verneed = 0x6ffffffe;
-const SHF_EXECINSTR = 4;
 const DT_PLTRELSZ = 2;
 const DT_JMPREL = 23;
 const DT_FLAGS = 30;
@@ -194,11 +190,6 @@ const STV_HIDDEN = 2;
 
 const VERNEED = 16;
 const VERNAUX = 16;
-
-// The smallest page of both machines: what lies between the end of a segment and the end of that page is mapped with
-// the segment on every kernel.
-const PAGE = 4096;
-const ALIGNMENT = 16;
 
 interface Machine {
   readonly body: Buffer;
@@ -323,64 +314,10 @@ function getRelocation(image: Image, symbol: number): number {
   return position;
 }
 
-interface Place {
-  readonly segment: Segment;
-  readonly section: Section; // the last one of the segment, which grows over the body: strip keeps only sections
-  readonly offset: number;
-  readonly address: number;
-}
-
-function getPlace(image: Image): Place {
-  const { bytes, segments, sections, machine } = image;
-  const segment = expectOne(
-    segments.filter(({ type, flags }) => type === PT_LOAD && (flags & PF_X) !== 0),
-    'executable segments',
-  );
-  expect(
-    segment.fileSize === segment.memorySize,
-    'the executable segment has a part that is not in the file',
-  );
-  const segmentEnd = segment.offset + segment.fileSize;
-  const section = expectOne(
-    sections.filter(
-      ({ flags, offset, size }) => (flags & SHF_EXECINSTR) !== 0 && offset + size === segmentEnd,
-    ),
-    'sections at the end of the executable segment',
-  );
-
-  const address = alignUp(segment.address + segment.fileSize, ALIGNMENT);
-  const offset = segment.offset + (address - segment.address);
-  const end = offset + machine.body.length;
-  const pageEnd = segment.offset + (alignUp(segment.address + segment.fileSize, PAGE) - segment.address);
-  expect(
-    end <= pageEnd,
-    `${machine.body.length} bytes do not fit into the last page of the executable segment`,
-  );
-  expect(
-    bytes.subarray(segmentEnd, end).every((byte) => byte === 0),
-    'the padding of the executable segment is used',
-  );
-  for (const other of [...segments, ...sections.filter(({ type }) => type !== SHT_NOBITS)]) {
-    const size = 'size' in other ? other.size : other.fileSize;
-    const isApart = size === 0 || other.offset >= end || other.offset + size <= segmentEnd;
-    expect(isApart, 'the padding of the executable segment belongs to something else');
-  }
-  return { segment, section, offset, address };
-}
-
 /** A loader that binds lazily refuses a relative relocation among those of imported functions. */
 function expectEagerBinding(image: Image): void {
   const flags = findDynamic(image, DT_FLAGS) ?? 0;
   expect((flags & DF_BIND_NOW) !== 0, 'it does not bind eagerly');
-}
-
-function writeBody(patched: Buffer, image: Image, { segment, section, offset }: Place): void {
-  const { body } = image.machine;
-  body.copy(patched, offset);
-  const end = offset + body.length;
-  writeWord(patched, segment.header + 32, end - segment.offset); // p_filesz
-  writeWord(patched, segment.header + 40, end - segment.offset); // p_memsz
-  writeWord(patched, section.header + 32, end - section.offset); // sh_size
 }
 
 function writeRelocation(patched: Buffer, image: Image, position: number, place: Place): void {
@@ -421,15 +358,4 @@ function removeNeeded(patched: Buffer, image: Image, needed: DynamicEntry): void
   // All entries behind it move up by one, the closing DT_NULL included.
   const end = (image.dynamic.at(-1)?.position ?? needed.position) + DYNAMIC_ENTRY;
   patched.copyWithin(needed.position, needed.position + DYNAMIC_ENTRY, end);
-}
-
-function alignUp(value: number, alignment: number): number {
-  return Math.ceil(value / alignment) * alignment;
-}
-
-/** The first column of a listing, filled up to the alignment: what a later tool appends should start aligned too. */
-function encodeListing(listing: string): Buffer {
-  const columns = listing.split('\n').map((line) => line.slice(0, 18).replaceAll(' ', ''));
-  const code = Buffer.from(columns.join(''), 'hex');
-  return Buffer.concat([code, Buffer.alloc(alignUp(code.length, ALIGNMENT) - code.length)]);
 }

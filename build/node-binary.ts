@@ -19,6 +19,7 @@ import { relabelBuiltinCaches } from './builtin-caches.ts';
 import { V8_FLAGS } from './code-cache.ts';
 import { skipDeadlockCheck } from './deadlock-check.ts';
 import { hardenEnvironment } from './environment.ts';
+import { useHugePages } from './huge-pages.ts';
 import { patchLibatomic } from './libatomic.ts';
 import { prelink } from './prelink.ts';
 import { skipProfiling } from './profiler.ts';
@@ -28,7 +29,9 @@ const STEPS = [
   'node-binary.ts',
   'elf.ts',
   'deadlock-check.ts',
+  'padding.ts',
   'libatomic.ts',
+  'huge-pages.ts',
   'prelink.ts',
   'profiler.ts',
   'environment.ts',
@@ -50,7 +53,9 @@ export function prepareNode(root: string): string {
   strip(partial);
   chmodSync(partial, 0o755);
   const labels = { made: makeCodeCache(partial, []), wanted: makeCodeCache(partial, V8_FLAGS) };
-  const patched = hardenEnvironment(skipProfiling(prelink(patchLibatomic(readFileSync(partial)))));
+  const patched = hardenEnvironment(
+    skipProfiling(prelink(useHugePages(patchLibatomic(readFileSync(partial))))),
+  );
   writeFileSync(partial, relabelBuiltinCaches(patched, labels));
   expectBuiltinsCached(partial);
   renameSync(partial, prepared);

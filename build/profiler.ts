@@ -1,17 +1,6 @@
 // Spares every start what Node does in case somebody profiles it. Called by node-binary.ts on the stripped Node
 // binary; docs/performance.md says what that saves.
-import {
-  DT_SYMTAB,
-  decodeElf,
-  expect,
-  getSection,
-  offsetOf,
-  patchImage,
-  readDynamicString,
-  readWord,
-  SHT_DYNSYM,
-  SYMBOL,
-} from './elf.ts';
+import { decodeElf, expect, getFunction, patchImage } from './elf.ts';
 
 /**
  * Returns a copy of a Node binary in which `v8::CpuProfiler::UseDetailedSourcePositionsForProfiling` returns at once.
@@ -29,25 +18,15 @@ export function skipProfiling(elf: Buffer): Buffer {
     const image = decodeElf(elf);
     const returnAtOnce = RETURN.get(image.machineNumber);
     expect(returnAtOnce !== undefined, `machine ${image.machineNumber} returns in an unknown way`);
-    const symbols = getSection(image, SHT_DYNSYM, DT_SYMTAB);
-    const places: number[] = [];
-    for (let at = symbols.offset; at < symbols.offset + symbols.size; at += SYMBOL) {
-      if (readDynamicString(image, elf.readUInt32LE(at)) !== FUNCTION) continue;
-      const size = readWord(elf, at + 16);
-      expect((elf.readUInt8(at + 4) & 0xf) === STT_FUNC, `${FUNCTION} is no function`);
-      expect(size >= returnAtOnce.length, `${FUNCTION} has ${size} bytes`);
-      places.push(offsetOf(image, readWord(elf, at + 8), size));
-    }
-    const [place] = places;
-    expect(place !== undefined && places.length === 1, `it has ${FUNCTION} ${places.length} times`);
+    const { offset, size } = getFunction(image, FUNCTION);
+    expect(size >= returnAtOnce.length, `${FUNCTION} has ${size} bytes`);
     const patched = Buffer.from(elf);
-    returnAtOnce.copy(patched, place);
+    returnAtOnce.copy(patched, offset);
     return patched;
   });
 }
 
 const FUNCTION = '_ZN2v811CpuProfiler38UseDetailedSourcePositionsForProfilingEPNS_7IsolateE';
-const STT_FUNC = 2;
 
 // e_machine → its instruction `ret`.
 const RETURN: ReadonlyMap<number, Buffer> = new Map([
