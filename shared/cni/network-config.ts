@@ -19,6 +19,8 @@ export interface NetworkConfig {
   readonly type: string | undefined;
   /** The whole decoded object, keys as written. */
   readonly raw: JsonObject;
+  /** The text that `raw` was decoded from, for what a decoded object does not tell: keys that stand there twice. */
+  readonly text?: Buffer;
   /** For DEL, STATUS and GC undefined as well when it can't be understood. */
   readonly prevResult: Result | undefined;
   /** GC: undefined only when the key is absent; null and [] say that nothing is valid. */
@@ -29,6 +31,7 @@ export interface NetworkConfig {
 export interface NetworkHeader {
   readonly name: string;
   readonly raw: JsonObject;
+  readonly text: Buffer;
 }
 
 /**
@@ -49,7 +52,7 @@ export function parseHeader(stdin: Buffer): NetworkHeader {
   if (!IDENTIFIER.test(name)) {
     throw invalidConfig(`Field "name" of ${CONFIG} must ${IDENTIFIER_RULE}, not be ${quote(name)}`);
   }
-  return { name, raw };
+  return { name, raw, text: stdin };
 }
 
 /**
@@ -88,13 +91,14 @@ export function parseNetworkConfig(
   cniVersion: CniVersion,
   command: Command,
 ): NetworkConfig {
-  const { name, raw } = header;
+  const { name, raw, text } = header;
   const keys = pickKeys(raw, ['type', 'prevResult']);
   return {
     cniVersion,
     name,
     type: parseType(keys.type, command),
     raw,
+    text,
     prevResult: parsePrevResult(keys.prevResult, cniVersion, command),
     validAttachments: command === 'GC' ? parseValidAttachments(raw) : undefined,
   };

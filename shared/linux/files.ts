@@ -25,13 +25,13 @@ export type Content = { readonly text: string } | 'absent' | 'foreign';
 export type Occupancy = 'free' | 'empty' | 'taken';
 
 /**
- * The whole file; `foreign` for whatever is no regular file or longer than a record. Throws on other refusals. Two calls
- * of Node, for opening, reading and closing by hand are three more, and a scan does them for every address.
+ * The whole file; `foreign` for whatever is no regular file or longer than `limit` bytes, by default what a record can
+ * have. Throws on other refusals. Two calls of Node, for opening, reading and closing by hand are three more, and a scan does them for every address.
  */
-export function readContent(path: string): Content {
+export function readContent(path: string, limit = LONGEST_RECORD): Content {
   const stat = lstatSync(path, { throwIfNoEntry: false });
   if (stat === undefined) return 'absent';
-  if (!stat.isFile() || stat.size > LONGEST_RECORD) return 'foreign';
+  if (!stat.isFile() || stat.size > limit) return 'foreign';
   try {
     return { text: readFileSync(path, { encoding: 'utf8', flag: READ_NOTHING_ELSE }) };
   } catch (error) {

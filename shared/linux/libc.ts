@@ -26,6 +26,7 @@ const X64 = {
   bind: 49,
   socketpair: 53,
   setsockopt: 54,
+  getsockopt: 55,
   flock: 73,
   lsetxattr: 189,
   fsetxattr: 190,
@@ -43,6 +44,7 @@ const GENERIC = {
   bind: 200,
   socketpair: 199,
   setsockopt: 208,
+  getsockopt: 209,
   flock: 32,
   lsetxattr: 6,
   fsetxattr: 7,
@@ -71,6 +73,7 @@ export const SO_RCVBUF = 8;
 export const SO_RCVTIMEO = 20;
 export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
+export const SO_NETNS_COOKIE = 71;
 export const SOL_NETLINK = 270;
 export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
@@ -93,6 +96,12 @@ export function bind(fd: number, address: Uint8Array): void {
 /** setsockopt(2). Gives 0, or the negative error number: callers tolerate what an older kernel lacks. */
 export function setsockopt(fd: number, level: number, option: number, value: Uint8Array): number {
   return call('setsockopt', fd, level, option, value, value.length);
+}
+
+/** getsockopt(2) into `value`, all of it. Gives 0, or the negative error number: callers do without on an older kernel. */
+export function getsockopt(fd: number, level: number, option: number, value: Uint8Array): number {
+  const length = new Uint8Array(Uint32Array.of(value.length).buffer);
+  return call('getsockopt', fd, level, option, value, length);
 }
 
 /** send(2) of a whole datagram. Throws SystemError. */

@@ -1,7 +1,17 @@
 // Network namespaces by path: opened, recognised, compared, entered for the length of one function.
 // Plugins open the attachment's namespace with it; netlink-socket.ts is born inside one, sysctls are written inside.
-import { closeSync, constants, fstatSync, openSync, statfsSync, statSync } from 'node:fs';
-import { CLONE_NEWNET, namespaceType, setns } from './libc.ts';
+import { closeSync, constants, fstatSync, openSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import {
+  AF_NETLINK,
+  CLONE_NEWNET,
+  getsockopt,
+  namespaceType,
+  SO_NETNS_COOKIE,
+  SOCK_RAW,
+  SOL_SOCKET,
+  setns,
+  socket,
+} from './libc.ts';
 import { EINVAL, errnoName, SystemError } from './system-error.ts';
 
 /** An open network namespace. While it is open the namespace lives, even if its path is removed meanwhile. */
@@ -77,6 +87,24 @@ export function withNetns<T>(netns: Netns, fn: () => T extends PromiseLike<unkno
     }
   } finally {
     closeSync(home);
+  }
+}
+
+/**
+ * A text that stands for this namespace and for none that comes later at the same path, for notes that outlive a process:
+ * the boot and the kernel's cookie of the namespace. Its inode number takes the place of the cookie before Linux 5.14;
+ * that one the kernel gives to the next namespace once it is free. Throws SystemError.
+ * Source: include/net/net_namespace.h, net_cookie.
+ */
+export function identityOf(netns: Netns): string {
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  const fd = withNetns(netns, () => socket(AF_NETLINK, SOCK_RAW, 0));
+  try {
+    const cookie = new BigUint64Array(1);
+    const result = getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, new Uint8Array(cookie.buffer));
+    return result < 0 ? `${boot} inode ${netns.inode}` : `${boot} cookie ${cookie[0]}`;
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -1,6 +1,6 @@
 // Kernel settings below /proc/sys. They belong to the network namespace of the task that opens the file, so a
 // sandbox's are written inside withNetns. The plugins read and write them.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
 import { again } from './again.ts';
 
 /**
@@ -26,9 +26,19 @@ export function readSysctl(name: string): string | undefined {
 export function writeSysctl(name: string, value: string): void {
   const path = pathOf(name);
   try {
-    again(() => writeFileSync(path, value, { flag: 'r+' })); // never creates, never truncates: both mean nothing here
+    again(() => writeWhole(path, value === '' ? '\n' : value)); // nothing is not written at all, a newline clears
   } catch (cause) {
     throw new Error(`Cannot set sysctl "${name}" to "${value}"`, { cause });
+  }
+}
+
+/** By one write, which the kernel takes for one value. Triggers such as route/flush cannot be opened for reading. */
+function writeWhole(path: string, text: string): void {
+  const fd = openSync(path, constants.O_WRONLY);
+  try {
+    writeSync(fd, text);
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -45,6 +45,8 @@ export interface LinkChange extends FlagChange {
   readonly master?: number;
   /** At most 255 bytes. The message that creates a link cannot carry it: the kernel ignores it there. */
   readonly alias?: string;
+  /** Packets that wait at most, where the queueing discipline asks the link for it. */
+  readonly txQueueLength?: number;
   /** Where to move it. */
   readonly netns?: Netns;
 }
@@ -104,7 +106,7 @@ export class LinkService {
   /**
    * Changes a link, by one message. Throws NetlinkError, ENODEV when it is gone.
    *
-   * Equivalent to: `ip link set dev cni0 up promisc on mtu … address … master … alias … name … netns …`
+   * Equivalent to: `ip link set dev cni0 up promisc on mtu … address … master … alias … txqueuelen … name … netns …`
    */
   set(index: number, change: LinkChange): void {
     this.#connection.request(`set link ${index}`, encodeSetLink(index, change));
@@ -181,6 +183,7 @@ export function encodeSetLink(index: number, change: LinkChange): NetlinkRequest
   if (change.master !== undefined) writer.u32(IFLA_MASTER, change.master);
   // Without a closing NUL, as `ip` sends it: the kernel keeps exactly these bytes.
   if (change.alias !== undefined) writer.text(IFLA_IFALIAS, change.alias);
+  if (change.txQueueLength !== undefined) writer.u32(IFLA_TXQLEN, change.txQueueLength);
   if (change.netns !== undefined) writer.u32(IFLA_NET_NS_FD, change.netns.fd);
   if (change.name !== undefined) writer.string(IFLA_IFNAME, change.name);
   return { type: RTM_NEWLINK, flags: 0, body: writer.done() };

@@ -127,11 +127,13 @@ describe('the version', () => {
 describe('the common fields', () => {
   test('are decoded once, and the object stays as written', () => {
     const config = parse({ TYPE: 'bridge', Bridge: 'br0', prevResult: null }, 'ADD', '0.4.0');
+    expect(config.text?.toString()).toBe(JSON.stringify(config.raw));
     expect(config).toEqual({
       cniVersion: '0.4.0',
       name: 'n1',
       type: 'bridge',
       raw: { name: 'n1', TYPE: 'bridge', Bridge: 'br0', prevResult: null },
+      text: config.text,
       prevResult: undefined,
       validAttachments: undefined,
     });

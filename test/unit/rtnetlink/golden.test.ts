@@ -53,6 +53,7 @@ const WISHES: Readonly<Record<string, NetlinkRequest>> = {
     master: CNI0,
     alias: 'who',
   }),
+  'link-set-queue': encodeSetLink(ETH0, { promiscuous: false, allmulti: true, txQueueLength: 500 }),
   'link-set-netns': encodeSetLink(ETH0, { netns: SANDBOX, name: 'eth1' }),
   'link-get': encodeGetLink({ name: 'eth0' }),
   'link-delete': encodeDeleteLink({ index: ETH0 }),
