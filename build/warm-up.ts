@@ -127,6 +127,10 @@ function runLife(programs: Record<Verb, Warm>, { plugins, netns, containerId }: 
   run('GC', valid);
   if (order.plugins.includes('portmap')) runPorts(run, { prevResult, valid });
   if (order.plugins.includes('firewall')) runFirewall(run, { prevResult, valid });
+  if (order.plugins.includes('tuning')) runTuning(run, { prevResult, valid });
+  if (order.plugins.includes('loopback')) {
+    for (const verb of ['STATUS', 'ADD', 'CHECK', 'GC', 'DEL'] as const) run(verb, {}, 'loopback');
+  }
   run('DEL', { prevResult });
   run('ADD', {}, 'host-local');
   run('DEL', {}, 'host-local');
@@ -158,6 +162,29 @@ function runFirewall(
   run('CHECK', config, 'firewall');
   run('GC', valid, 'firewall');
   run('DEL', config, 'firewall');
+}
+
+function runTuning(
+  run: (verb: Verb, more: object, plugin: string) => WarmUpCall,
+  { prevResult, valid }: { readonly prevResult: object | undefined; readonly valid: object },
+): void {
+  const settings = {
+    sysctl: { 'net.ipv4.conf.IFNAME.arp_filter': '1' },
+    mac: '02:00:00:00:00:01',
+    mtu: 1400,
+    promisc: true,
+    allmulti: true,
+    txQLen: 500,
+  };
+  const config = { prevResult, ...settings };
+  run('ADD', { prevResult }, 'tuning');
+  run('CHECK', { prevResult }, 'tuning');
+  run('DEL', { prevResult }, 'tuning');
+  run('STATUS', config, 'tuning');
+  run('ADD', config, 'tuning');
+  run('CHECK', config, 'tuning');
+  run('GC', valid, 'tuning');
+  run('DEL', config, 'tuning');
 }
 
 /** Runs the program once, with files in the places of stdin and stdout. */

@@ -4,10 +4,12 @@ import type { AnyPlugin } from '../shared/cni/plugin.ts';
 import { bridge } from './bridge/index.ts';
 import { firewall } from './firewall/index.ts';
 import { hostLocal } from './host-local/index.ts';
+import { loopback } from './loopback/index.ts';
 import { portmap } from './portmap/index.ts';
+import { tuning } from './tuning/index.ts';
 
 const PLUGINS: ReadonlyMap<string, AnyPlugin> = new Map(
-  [bridge, firewall, hostLocal, portmap].map((plugin) => [plugin.name, plugin]),
+  [bridge, firewall, hostLocal, loopback, portmap, tuning].map((plugin) => [plugin.name, plugin]),
 );
 
 /** The plugin of that name. */
