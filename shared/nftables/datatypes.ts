@@ -1,9 +1,36 @@
 // The datatypes a set or map is declared with, as libnftables numbers them (include/datatype.h there): the kernel stores
 // the numbers unread, `nft list` needs them to print keys and data. Used by objects.ts, encode.ts and describe.ts.
 import { formatIp, ipFromBytes } from '../ip/cidr.ts';
+import { formatMac } from '../ip/mac.ts';
 import { align, HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
 
-export type Datatype = 'ipv4_addr' | 'ipv6_addr' | 'inet_proto' | 'inet_service' | 'mark' | 'ifname';
+export type Datatype =
+  | 'ipv4_addr'
+  | 'ipv6_addr'
+  | 'ether_addr'
+  | 'inet_proto'
+  | 'inet_service'
+  | 'mark'
+  | 'ifname'
+  | RawField;
+
+/** Bits of a packet by their place, as nft names them: `@th,64,128` are 128 bits from bit 64 of the transport header. */
+export type RawField = `@${'nh' | 'th'},${number},${number}`;
+
+/** Whether it is bits by their place; a set whose key has such a field must be declared with `typeof`. */
+export function isRawField(datatype: Datatype): datatype is RawField {
+  return datatype.startsWith('@');
+}
+
+/** The three parts of the name: offset and length in bytes. Throws unless both are whole bytes. */
+export function rawFieldParts(field: RawField): { header: 'nh' | 'th'; offset: number; length: number } {
+  const [, header, offset, length] = /^@(nh|th),(\d+),(\d+)$/.exec(field) ?? [];
+  const parts = { header: header as 'nh' | 'th', offset: Number(offset) / 8, length: Number(length) / 8 };
+  if (!Number.isInteger(parts.offset) || !Number.isInteger(parts.length) || parts.length === 0) {
+    throw new Error(`Cannot use "${field}" as a place in a packet: whole bytes are expected`);
+  }
+  return parts;
+}
 
 export interface DatatypeFacts {
   readonly number: number;
@@ -14,12 +41,17 @@ export interface DatatypeFacts {
 
 /** Libnftables' number, length in bytes and byte order of one datatype. */
 export function datatypeFacts(datatype: Datatype): DatatypeFacts {
-  return FACTS[datatype];
+  if (!isRawField(datatype)) return FACTS[datatype];
+  return { number: INTEGER, length: rawFieldParts(datatype).length, byteorder: 'big' };
 }
 
-const FACTS: Readonly<Record<Datatype, DatatypeFacts>> = {
+/** TYPE_INTEGER, which has no length of its own. */
+const INTEGER = 4;
+
+const FACTS: Readonly<Record<Exclude<Datatype, RawField>, DatatypeFacts>> = {
   ipv4_addr: { number: 7, length: 4, byteorder: 'big' },
   ipv6_addr: { number: 8, length: 16, byteorder: 'big' },
+  ether_addr: { number: 9, length: 6, byteorder: 'big' },
   inet_proto: { number: 12, length: 1, byteorder: 'big' },
   inet_service: { number: 13, length: 2, byteorder: 'big' },
   mark: { number: 19, length: 4, byteorder: 'host' },
@@ -32,16 +64,16 @@ const FACTS: Readonly<Record<Datatype, DatatypeFacts>> = {
  */
 export function concatenatedType(fields: readonly Datatype[]): number {
   let type = 0;
-  for (const field of fields) type = (type << 6) | FACTS[field].number;
+  for (const field of fields) type = (type << 6) | datatypeFacts(field).number;
   return type;
 }
 
 /** Length in bytes of a key or datum; in a concatenation each field fills whole 32-bit registers. */
 export function concatenatedLength(fields: readonly Datatype[]): number {
   const [first] = fields;
-  if (fields.length === 1 && first !== undefined) return FACTS[first].length;
+  if (fields.length === 1 && first !== undefined) return datatypeFacts(first).length;
   let length = 0;
-  for (const field of fields) length += align(FACTS[field].length);
+  for (const field of fields) length += align(datatypeFacts(field).length);
   return length;
 }
 
@@ -59,7 +91,7 @@ export function concatenate(fields: readonly Datatype[], values: readonly Uint8A
   for (let index = 0; index < fields.length; index++) {
     const field = fields[index] as Datatype; // in range: the loop ends at its length
     const value = values[index] as Uint8Array; // same length, checked above
-    if (value.length !== FACTS[field].length) {
+    if (value.length !== datatypeFacts(field).length) {
       throw new Error(`Cannot use ${value.length} bytes as a value of type "${field}"`);
     }
     bytes.set(value, offset);
@@ -74,8 +106,9 @@ export function splitConcatenation(fields: readonly Datatype[], bytes: Uint8Arra
   const values: Uint8Array[] = [];
   let offset = 0;
   for (const field of fields) {
-    values.push(bytes.subarray(offset, offset + FACTS[field].length));
-    offset += align(FACTS[field].length);
+    const { length } = datatypeFacts(field);
+    values.push(bytes.subarray(offset, offset + length));
+    offset += align(length);
   }
   return values;
 }
@@ -89,10 +122,13 @@ export function formatConcatenation(fields: readonly Datatype[], bytes: Uint8Arr
 
 function formatValue(datatype: Datatype, value: Uint8Array): string {
   const view = viewOf(value);
+  if (isRawField(datatype)) return `0x${Buffer.from(value).toString('hex')}`;
   switch (datatype) {
     case 'ipv4_addr':
     case 'ipv6_addr':
       return formatIp(ipFromBytes(value));
+    case 'ether_addr':
+      return formatMac(value);
     case 'inet_proto':
       return protocolName(view.getUint8(0));
     case 'inet_service':
@@ -106,7 +142,10 @@ function formatValue(datatype: Datatype, value: Uint8Array): string {
 
 export type Protocol = 'tcp' | 'udp' | 'sctp';
 
-const PROTOCOLS: Readonly<Record<Protocol, number>> = { tcp: 6, udp: 17, sctp: 132 };
+/** What rules also ask for, though it has no ports. */
+export type AnyProtocol = Protocol | 'icmp' | 'icmpv6';
+
+const PROTOCOLS: Readonly<Record<AnyProtocol, number>> = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58, sctp: 132 };
 
 function protocolName(number: number): string {
   for (const [name, value] of Object.entries(PROTOCOLS)) if (value === number) return name;
@@ -114,7 +153,7 @@ function protocolName(number: number): string {
 }
 
 /** The value of an `inet_proto` field: one byte, the number of the Assigned Internet Protocol Numbers registry. */
-export function protocolBytes(protocol: Protocol): Uint8Array {
+export function protocolBytes(protocol: AnyProtocol): Uint8Array {
   return Uint8Array.of(PROTOCOLS[protocol]);
 }
 

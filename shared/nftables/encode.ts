@@ -62,7 +62,14 @@ import {
   NFTA_TABLE_NAME,
   NFTA_TABLE_USERDATA,
 } from './constants.ts';
-import { concatenatedLength, concatenatedType, type Datatype, datatypeFacts } from './datatypes.ts';
+import {
+  concatenatedLength,
+  concatenatedType,
+  type Datatype,
+  datatypeFacts,
+  isRawField,
+  rawFieldParts,
+} from './datatypes.ts';
 import { writeData } from './exprs/data.ts';
 import { writeExpr } from './exprs/expr.ts';
 import { lowerStatements } from './lower.ts';
@@ -82,7 +89,7 @@ import type {
   Table,
   TableFamily,
 } from './objects.ts';
-import { type Byteorder, encodeComment, encodeSetUserdata } from './userdata.ts';
+import { type Byteorder, encodeComment, encodeSetUserdata, type TypeofField } from './userdata.ts';
 
 /** A message, and which commands it carries out: one, or several that add or delete elements of one set. */
 export interface EncodedMessage extends NetlinkRequest {
@@ -205,8 +212,19 @@ function encodeSet(set: NftMap | NftSet, flags: number, id: number): NetlinkRequ
   }
   w.u32be(NFTA_SET_ID, id);
   const dataByteorder = set.kind === 'map' ? byteorder(set.data) : undefined;
-  const userdata = { keyByteorder: byteorder(set.key), dataByteorder, comment: set.comment };
+  const keyByteorder = byteorder(set.key);
+  const userdata = { keyByteorder, dataByteorder, key: typeofKey(set.key), comment: set.comment };
   return request(NFT_MSG_NEWSET, flags, w.bytes(NFTA_SET_USERDATA, encodeSetUserdata(userdata)));
+}
+
+/** The link name of such a key is that of the link a packet came in by. */
+function typeofKey(fields: readonly Datatype[]): TypeofField[] | undefined {
+  if (!fields.some(isRawField)) return undefined;
+  return fields.map((field) => {
+    if (isRawField(field)) return rawFieldParts(field);
+    if (field === 'ifname') return 'iifname';
+    throw new Error(`Cannot declare "${field}" in a key with bits of a packet`);
+  });
 }
 
 function byteorder(fields: 'verdict' | readonly Datatype[]): Byteorder {

@@ -147,8 +147,8 @@ function lookupInto(dreg: number, map: string): KnownExpr {
 /** Loads the fields of a key side by side from register 1 on, each from a 32-bit boundary. */
 function loadKey(program: Program, loads: readonly Load[]): void {
   let offset = 0;
+  for (const load of loads) requireProtocol(program, load); // first: that takes register 1 too
   for (const load of loads) {
-    requireProtocol(program, load);
     program.exprs.push(loadInto(registerAt(offset), load));
     offset += align(load.length);
   }

@@ -13,12 +13,22 @@ import {
   NFT_META_MARK,
   NFT_META_NFPROTO,
   NFT_META_OIFNAME,
+  NFT_META_PROTOCOL,
+  NFT_PAYLOAD_LL_HEADER,
   NFT_PAYLOAD_NETWORK_HEADER,
   NFT_PAYLOAD_TRANSPORT_HEADER,
   NFTA_FIB_F_DADDR,
   NFTA_FIB_F_SADDR,
 } from './constants.ts';
-import { ifnameBytes, markBytes, type Protocol, portBytes, protocolBytes } from './datatypes.ts';
+import {
+  type AnyProtocol,
+  ifnameBytes,
+  markBytes,
+  portBytes,
+  protocolBytes,
+  type RawField,
+  rawFieldParts,
+} from './datatypes.ts';
 import type { NftMap, NftSet, Verdict } from './objects.ts';
 
 /** What a selector reads from the packet: `length` bytes from one place. */
@@ -146,6 +156,27 @@ export const ip = { saddr: address('ip', 12), daddr: address('ip', 16) };
 /** `ip6 saddr`, `ip6 daddr` */
 export const ip6 = { saddr: address('ip6', 8), daddr: address('ip6', 24) };
 
+/** `ether saddr` */
+export const ether = {
+  saddr: new Comparable<Uint8Array>(
+    { kind: 'payload', base: NFT_PAYLOAD_LL_HEADER, offset: 6, length: 6, protocol: undefined },
+    (value) => ({ bytes: value }),
+  ),
+};
+
+/**
+ * `@th,64,128`: bits of the packet by their place, compared as a number. Test first what the packet is: nothing else
+ * gives them a meaning.
+ */
+export function raw(field: RawField): Comparable<bigint> {
+  const { header, offset, length } = rawFieldParts(field);
+  const base = header === 'nh' ? NFT_PAYLOAD_NETWORK_HEADER : NFT_PAYLOAD_TRANSPORT_HEADER;
+  const load: Load = { kind: 'payload', base, offset, length, protocol: undefined };
+  return new Comparable(load, (value) => ({
+    bytes: Buffer.from(value.toString(16).padStart(2 * length, '0'), 'hex'),
+  }));
+}
+
 function port(offset: number): Comparable<number> {
   const base = NFT_PAYLOAD_TRANSPORT_HEADER;
   const load: Load = { kind: 'payload', base, offset, length: 2, protocol: undefined };
@@ -155,8 +186,20 @@ function port(offset: number): Comparable<number> {
 /** `th sport`, `th dport`: the ports of tcp, udp and sctp. Test `l4proto` too: other protocols have no ports there. */
 export const th = { sport: port(0), dport: port(2) };
 
+/** The EtherTypes of linux/if_ether.h that a rule asks for. */
+const ETHER_TYPES = { ip: 0x0800, arp: 0x0806, '8021q': 0x8100, ip6: 0x86dd, '8021ad': 0x88a8 } as const;
+
+/**
+ * `meta protocol`: what an Ethernet frame carries. The kernel has taken a VLAN tag off by then, so this is what stands
+ * behind it; the value is that of a tag only where there is a second one.
+ */
+export const protocol = new Comparable<keyof typeof ETHER_TYPES>(
+  { kind: 'meta', key: NFT_META_PROTOCOL, length: 2 },
+  (value) => ({ bytes: portBytes(ETHER_TYPES[value]) }),
+);
+
 /** `meta l4proto` */
-export const l4proto = new Comparable<Protocol>(
+export const l4proto = new Comparable<AnyProtocol>(
   { kind: 'meta', key: NFT_META_L4PROTO, length: 1 },
   (value) => ({
     bytes: protocolBytes(value),

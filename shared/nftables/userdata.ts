@@ -1,6 +1,7 @@
 // The private notes nft keeps with each object: a list of (type, length, value), one byte each for type and length, as
 // libnftnl's udata.h lays them out. encode.ts writes comments and byte orders with it, decode.ts reads comments.
 import { decodeText, HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
+import { NFT_META_IIFNAME } from './constants.ts';
 
 /** NFTNL_UDATA_{TABLE,CHAIN,RULE,SET_ELEM}_COMMENT: number 0 in all four. */
 export const UDATA_COMMENT = 0;
@@ -8,6 +9,8 @@ export const UDATA_COMMENT = 0;
 export const UDATA_SET_COMMENT = 7;
 const UDATA_SET_KEYBYTEORDER = 0;
 const UDATA_SET_DATABYTEORDER = 1;
+/** NFTNL_UDATA_SET_KEY_TYPEOF */
+const UDATA_SET_KEY_TYPEOF = 3;
 
 /** Libnftables' enum byteorder; a concatenation and a verdict have none. */
 const BYTEORDER = { none: 0, host: 1, big: 2 } as const;
@@ -28,25 +31,81 @@ export function encodeComment(comment: string): Uint8Array {
 /**
  * The userdata of a set or map. nft reads the byte orders to print the elements; it derives those of concatenations
  * from the datatypes. Left out although nft writes them: an empty typeof for concatenations and the default of
- * NFTNL_UDATA_SET_DATA_INTERVAL, which change nothing in what nft prints.
+ * NFTNL_UDATA_SET_DATA_INTERVAL, which change nothing in what nft prints. `key` is given for a key that nft can only
+ * print by the expressions it is made of.
  */
 export function encodeSetUserdata(set: {
   readonly keyByteorder: Byteorder;
   readonly dataByteorder: Byteorder | undefined;
+  readonly key?: readonly TypeofField[] | undefined;
   readonly comment: string | undefined;
 }): Uint8Array {
-  const bytes = new Uint8Array(6 + 6 + 2 + COMMENT_MAX_BYTES + 1);
+  const bytes = new Uint8Array(6 + 6 + 2 + 255 + 2 + COMMENT_MAX_BYTES + 1);
   let end = putByteorder(bytes, 0, UDATA_SET_KEYBYTEORDER, set.keyByteorder);
   if (set.dataByteorder !== undefined)
     end = putByteorder(bytes, end, UDATA_SET_DATABYTEORDER, set.dataByteorder);
+  if (set.key !== undefined) end = putTypeof(bytes, end, set.key);
   if (set.comment !== undefined) end = putComment(bytes, end, UDATA_SET_COMMENT, set.comment);
   return bytes.subarray(0, end);
 }
 
+/** An expression of libnftables that a part of a key is the value of: `iifname`, or bits of a packet by their place. */
+export type TypeofField =
+  | 'iifname'
+  | { readonly header: 'nh' | 'th'; readonly offset: number; readonly length: number };
+
+/**
+ * `typeof a . b` as libnftables keeps it (expression.c, expr_build_udata): the number of an expression's kind (EXPR_*),
+ * and its own parts, in u32 of host order. A payload without protocol has base, offset and length in bits.
+ *
+ *     03 len | 00 04 CONCAT | 01 len { 00 len { 00 04 META, 01 len { 00 04 key } }, 01 len { 00 04 PAYLOAD, … } }
+ */
+function putTypeof(bytes: Uint8Array, offset: number, key: readonly TypeofField[]): number {
+  return putNest(bytes, offset, UDATA_SET_KEY_TYPEOF, (concat) => {
+    const fields = putU32(bytes, concat, 0, EXPR_CONCAT);
+    return putNest(bytes, fields, 1, (start) => {
+      let end = start;
+      for (const [index, field] of key.entries()) {
+        end = putNest(bytes, end, index, (at) => putTypeofField(bytes, at, field));
+      }
+      return end;
+    });
+  });
+}
+
+const EXPR_CONCAT = 13;
+const EXPR_PAYLOAD = 7;
+const EXPR_META = 9;
+/** Libnftables' enum proto_bases. */
+const PROTO_BASES = { nh: 2, th: 3 } as const;
+
+function putTypeofField(bytes: Uint8Array, offset: number, field: TypeofField): number {
+  if (field === 'iifname') {
+    const parts = putU32(bytes, offset, 0, EXPR_META);
+    return putNest(bytes, parts, 1, (at) => putU32(bytes, at, 0, NFT_META_IIFNAME));
+  }
+  const parts = putU32(bytes, offset, 0, EXPR_PAYLOAD);
+  return putNest(bytes, parts, 1, (at) => {
+    const values = [0, 0, PROTO_BASES[field.header], 8 * field.offset, 8 * field.length]; // no protocol, no template
+    return values.reduce((end, value, type) => putU32(bytes, end, type, value), at);
+  });
+}
+
+function putNest(bytes: Uint8Array, offset: number, type: number, put: (start: number) => number): number {
+  const end = put(offset + 2);
+  bytes[offset] = type;
+  bytes[offset + 1] = end - offset - 2;
+  return end;
+}
+
 function putByteorder(bytes: Uint8Array, offset: number, type: number, byteorder: Byteorder): number {
+  return putU32(bytes, offset, type, BYTEORDER[byteorder]);
+}
+
+function putU32(bytes: Uint8Array, offset: number, type: number, value: number): number {
   bytes[offset] = type;
   bytes[offset + 1] = 4;
-  viewOf(bytes).setUint32(offset + 2, BYTEORDER[byteorder], HOST_LITTLE_ENDIAN);
+  viewOf(bytes).setUint32(offset + 2, value, HOST_LITTLE_ENDIAN);
   return offset + 6;
 }
 

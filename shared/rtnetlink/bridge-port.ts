@@ -5,6 +5,7 @@ import type { NetlinkRequest } from '../netlink/message.ts';
 import {
   AF_BRIDGE,
   IFLA_BRPORT_ISOLATED,
+  IFLA_BRPORT_LEARNING,
   IFLA_BRPORT_MODE,
   IFLA_BRPORT_STATE,
   IFLA_INFO_SLAVE_DATA,
@@ -20,6 +21,8 @@ export interface PortChange {
   readonly hairpin?: boolean;
   /** No frames to and from other isolated ports. */
   readonly isolated?: boolean;
+  /** The bridge takes the source of each frame for the way to it. */
+  readonly learning?: boolean;
 }
 
 /** A port as the kernel reports it. */
@@ -27,6 +30,7 @@ export interface BridgePort {
   readonly state: PortState;
   readonly hairpin: boolean;
   readonly isolated: boolean;
+  readonly learning: boolean;
 }
 
 export type PortState = (typeof PORT_STATES)[number];
@@ -35,6 +39,7 @@ export function encodeSetPort(index: number, change: PortChange): NetlinkRequest
   const writer = new AttributeWriter(encodeLinkHeader({ family: AF_BRIDGE, index }));
   writer.nest(IFLA_PROTINFO, (port) => {
     if (change.hairpin !== undefined) port.u8(IFLA_BRPORT_MODE, change.hairpin ? 1 : 0);
+    if (change.learning !== undefined) port.u8(IFLA_BRPORT_LEARNING, change.learning ? 1 : 0);
     if (change.isolated !== undefined) port.u8(IFLA_BRPORT_ISOLATED, change.isolated ? 1 : 0);
   });
   return { type: RTM_SETLINK, flags: 0, body: writer.done() };
@@ -48,6 +53,7 @@ export function decodeBridgePort(info: Attributes): BridgePort | undefined {
     state: PORT_STATES[data?.u8(IFLA_BRPORT_STATE) ?? 0] ?? 'disabled',
     hairpin: data?.u8(IFLA_BRPORT_MODE) === 1,
     isolated: data?.u8(IFLA_BRPORT_ISOLATED) === 1,
+    learning: data?.u8(IFLA_BRPORT_LEARNING) === 1,
   };
 }
 

@@ -62,6 +62,7 @@ export const IFLA_BR_GROUP_FWD_MASK = 9;
 
 export const IFLA_BRPORT_STATE = 1;
 export const IFLA_BRPORT_MODE = 4; // hairpin
+export const IFLA_BRPORT_LEARNING = 8;
 export const IFLA_BRPORT_ISOLATED = 33;
 
 /** No statistics in the answer: reading them is most of what a link costs the kernel, and of the answer's length. */
@@ -101,6 +102,11 @@ export const NDA_DST = 1;
 export const NDA_LLADDR = 2;
 export const NDA_IFINDEX = 8;
 export const NDA_MASTER = 9;
+
+/** struct ndmsg: flags. The entry is the bridge's, not the port's own. */
+export const NTF_MASTER = 0x04;
+export const NUD_REACHABLE = 0x02;
+export const NUD_NOARP = 0x40;
 
 export const NUD_STATES = {
   1: 'incomplete',

@@ -115,7 +115,7 @@ export class LinkService {
   /**
    * Changes how a bridge treats one of its ports. Throws NetlinkError.
    *
-   * Equivalent to: `bridge link set dev veth0 hairpin on isolated on`
+   * Equivalent to: `bridge link set dev veth0 hairpin on learning off isolated on`
    */
   setPort(index: number, change: PortChange): void {
     this.#connection.request(`set bridge port ${index}`, encodeSetPort(index, change));

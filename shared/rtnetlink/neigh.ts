@@ -5,7 +5,7 @@ import { formatMac, parseMac } from '../ip/mac.ts';
 import { AttributeWriter, readAttributes } from '../netlink/attributes.ts';
 import { HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
 import type { NetlinkConnection } from '../netlink/connection.ts';
-import type { NetlinkMessage, NetlinkRequest } from '../netlink/message.ts';
+import { type NetlinkMessage, type NetlinkRequest, NLM_F_CREATE, NLM_F_EXCL } from '../netlink/message.ts';
 import { NetlinkError } from '../netlink/netlink-error.ts';
 import {
   AF_BRIDGE,
@@ -16,8 +16,12 @@ import {
   NDA_IFINDEX,
   NDA_LLADDR,
   NDA_MASTER,
+  NTF_MASTER,
+  NUD_NOARP,
+  NUD_REACHABLE,
   NUD_STATES,
   RTM_GETNEIGH,
+  RTM_NEWNEIGH,
 } from './constants.ts';
 
 export interface NeighKey {
@@ -42,6 +46,12 @@ export interface FdbEntry {
   readonly lladdr: string;
   /** "permanent" for the bridge's and the ports' own addresses, "reachable" and "stale" for learned ones. */
   readonly state: NeighState;
+}
+
+/** A line for the table, by port. */
+export interface FdbWish {
+  readonly index: number;
+  readonly lladdr: string;
 }
 
 export interface NeighFilter {
@@ -81,6 +91,17 @@ export class NeighService {
     return message && decodeFdbEntry(message);
   }
 
+  /**
+   * Tells the bridge of a port, for all VLANs the port is in, that a hardware address is behind it; the entry goes with
+   * the port, and nothing that is heard on another port changes it. Throws NetlinkError, EEXIST when there is one.
+   *
+   * Equivalent to: `bridge fdb add 02:42:ac:11:00:02 dev veth0 master static`
+   */
+  addFdb(entry: FdbWish): void {
+    const operation = `add "${entry.lladdr}" of link ${entry.index} to its bridge's forwarding table`;
+    this.#connection.request(operation, encodeNewFdb(entry));
+  }
+
   #find(operation: string, request: NetlinkRequest): NetlinkMessage | undefined {
     try {
       return this.#connection.get(operation, request);
@@ -110,6 +131,12 @@ export function encodeGetFdb(key: { readonly master: number; readonly lladdr: st
     .bytes(NDA_LLADDR, parseMac(key.lladdr))
     .u32(NDA_MASTER, key.master);
   return { type: RTM_GETNEIGH, flags: 0, body: writer.done() };
+}
+
+export function encodeNewFdb({ index, lladdr }: FdbWish): NetlinkRequest {
+  const header = encodeHeader(AF_BRIDGE, index, { state: NUD_REACHABLE | NUD_NOARP, flags: NTF_MASTER });
+  const writer = new AttributeWriter(header).bytes(NDA_LLADDR, parseMac(lladdr));
+  return { type: RTM_NEWNEIGH, flags: NLM_F_CREATE | NLM_F_EXCL, body: writer.done() };
 }
 
 /** `undefined` for neighbours of other families: a dump of all holds a bridge's too. */
@@ -144,10 +171,12 @@ export function decodeFdbEntry(message: NetlinkMessage): FdbEntry {
 const NEIGH_HEADER = 12;
 
 /** `struct ndmsg { __u8 family, pad1; __u16 pad2; __s32 ifindex; __u16 state; __u8 flags, type; };` */
-function encodeHeader(family: number, index: number): Uint8Array {
+function encodeHeader(family: number, index: number, { state = 0, flags = 0 } = {}): Uint8Array {
   const view = new DataView(new ArrayBuffer(NEIGH_HEADER));
   view.setUint8(0, family);
   view.setInt32(4, index, HOST_LITTLE_ENDIAN);
+  view.setUint16(8, state, HOST_LITTLE_ENDIAN);
+  view.setUint8(10, flags);
   return new Uint8Array(view.buffer);
 }
 

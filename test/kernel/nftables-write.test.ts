@@ -15,6 +15,7 @@ import {
   table,
 } from '../../shared/nftables/objects.ts';
 import { accept, drop, jump, return_ } from '../../shared/nftables/statements.ts';
+import { BRIDGE_RULES, bridgeCommands, bridgeScript } from '../fixtures/nftables/bridge-rules.ts';
 import * as ruleset from '../fixtures/nftables/rules.ts';
 import { openTestNetns, type TestNetns } from '../support/sandbox.ts';
 
@@ -74,6 +75,22 @@ describe('a table with every statement', () => {
 });
 
 const PROTOCOLS: Readonly<Record<string, number>> = { tcp: 6, udp: 17 };
+
+test('a table of a bridge is listed as if nft had written it, and survives being listed and loaded', () => {
+  using ours = committed(bridgeCommands());
+  using theirs = openTestNetns();
+  theirs.feed(bridgeScript(), 'nft', '-f', '-');
+  expect(list(ours).split('\n')).toEqual(list(theirs).split('\n'));
+  const lines = list(ours)
+    .split('\n')
+    .map((line) => line.trim());
+  expect(lines).toEqual(expect.arrayContaining(BRIDGE_RULES.map(({ nft }) => nft)));
+  using again = openTestNetns();
+  again.feed(list(ours), 'nft', '-f', '-');
+  expect(programs(again)).toBe(programs(ours)); // the text alone would hide how nft asks for the protocol
+});
+
+const programs = (host: TestNetns) => host.run('nft', '--debug=netlink', 'list', 'ruleset');
 
 test('a rule for one protocol can stand in a table of that family', () => {
   const ip4 = table({ family: 'ip', name: 'four' });

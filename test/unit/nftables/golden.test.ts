@@ -9,6 +9,7 @@ import { lowerStatements } from '../../../shared/nftables/lower.ts';
 import { formatExprs } from '../../../shared/nftables/mnemonic.ts';
 import { add, type Command, chain, create, delete_, flush } from '../../../shared/nftables/objects.ts';
 import { annotate } from '../../fixtures/annotate.ts';
+import { BRIDGE_OBJECTS, TYPEOF_SETS } from '../../fixtures/nftables/bridge-rules.ts';
 import { FIRST_RULE_HANDLE, GOLDEN_RULES, namesOf } from '../../fixtures/nftables/captures.ts';
 import * as ruleset from '../../fixtures/nftables/rules.ts';
 
@@ -21,6 +22,8 @@ const WISHES: Readonly<Record<string, readonly Command[]>> = {
   sets: ruleset.SETS.map(({ node }) => add(node)),
   rules: GOLDEN_RULES.map(({ node }) => add(node)),
   elements: ELEMENTS.map(({ node }) => add(node)),
+  'sets-by-place': TYPEOF_SETS.map(({ node }) => add(node)),
+  bridge: BRIDGE_OBJECTS.map(({ node }) => add(node)),
   delete: [
     elementOf(0),
     elementOf(2),
@@ -40,6 +43,8 @@ const DIFFERENCES: Readonly<Record<string, readonly string[]>> = {
   sets: ['SET_ID', 'SET_USERDATA'],
   rules: ['LOOKUP_SET_ID', 'BITWISE_OP'],
   elements: ['SET_ELEM_LIST_SET_ID'],
+  'sets-by-place': ['SET_ID'],
+  bridge: ['SET_ID', 'SET_USERDATA', 'LOOKUP_SET_ID', 'SET_ELEM_LIST_SET_ID'],
   delete: ['SET_ELEM_LIST_SET_ID'],
 };
 

@@ -17,7 +17,7 @@ import {
   encodeNewLink,
   encodeSetLink,
 } from '../../../shared/rtnetlink/link.ts';
-import { encodeGetFdb, encodeGetNeigh } from '../../../shared/rtnetlink/neigh.ts';
+import { encodeGetFdb, encodeGetNeigh, encodeNewFdb } from '../../../shared/rtnetlink/neigh.ts';
 import { encodeNewRoute } from '../../../shared/rtnetlink/route.ts';
 import { expectGolden, readGolden } from '../../support/hex.ts';
 
@@ -57,7 +57,7 @@ const WISHES: Readonly<Record<string, NetlinkRequest>> = {
   'link-set-netns': encodeSetLink(ETH0, { netns: SANDBOX, name: 'eth1' }),
   'link-get': encodeGetLink({ name: 'eth0' }),
   'link-delete': encodeDeleteLink({ index: ETH0 }),
-  'link-set-port': encodeSetPort(ETH0_BESIDE_CNI0, { hairpin: true, isolated: true }),
+  'link-set-port': encodeSetPort(ETH0_BESIDE_CNI0, { hairpin: true, learning: false, isolated: true }),
   'addr-add': encodeNewAddr({
     index: ETH0,
     address: cidr('10.22.0.9/24'),
@@ -86,6 +86,7 @@ const WISHES: Readonly<Record<string, NetlinkRequest>> = {
   'route-add-ipv6': encodeNewRoute({ dst: cidr('fd01::/48'), gw: parseIp('fd00::1'), oif: ETH0 }),
   'route-add-via-ipv6': encodeNewRoute({ dst: cidr('10.3.0.0/16'), gw: parseIp('fd00::1'), oif: ETH0 }),
   'neigh-get': encodeGetNeigh({ index: ETH0, ip: parseIp('10.22.0.3') }),
+  'fdb-add': encodeNewFdb({ index: ETH0_BESIDE_CNI0, lladdr: PEER_MAC }),
   'fdb-get': encodeGetFdb({ master: CNI0, lladdr: MAC }),
 };
 
