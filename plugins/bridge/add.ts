@@ -9,10 +9,10 @@ import { openSandbox } from '../../shared/sandbox/open.ts';
 import { ensureBridge, findBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
 import { serveGateways } from './gateway.ts';
-import { masquerade } from './masquerade.ts';
 import { type Addressing, planAddressing, planLayer2 } from './plan.ts';
+import { installRules, planRules } from './rules.ts';
 import { configureSandbox } from './sandbox.ts';
-import { addVethPair, refuseExisting, type VethPair, waitUntilUp } from './veth.ts';
+import { addVethPair, bringUp, refuseExisting, type VethPair, waitUntilUp } from './veth.ts';
 
 /**
  * Attaches the sandbox to the bridge and reports what it made (CNI SPEC 1.1.0, section 2, "ADD").
@@ -36,10 +36,11 @@ export function add(call: AddCall<BridgeConfig>): Result {
   const bridge = ensureBridge(host, config, log);
   serveGateways(host, bridge, config, plan); // before the veth: a bridge that serves another network is refused here
   const veth = addVethPair({ host, inside, netns, bridge, rollback }, config, attachment, log);
+  installRules(config, attachment, planRules(config, plan, veth.sandbox.mac), rollback);
+  bringUp(host, veth.host); // not before: what is to be checked would pass meanwhile
   if (!config.disableContainerInterface) {
     configureSandbox({ netns, inside, link: veth.sandbox, log }, config, plan);
   }
-  masquerade(config, attachment, plan.masqueraded, rollback);
   if (!config.disableContainerInterface) {
     waitUntilUp(host, veth.host);
   }

@@ -32,13 +32,11 @@ export function findBridge(
 export function ensureBridge(host: Rtnetlink, config: BridgeConfig, log: (line: string) => void): Link {
   const bridge = findBridge(host, config) ?? addBridge(host, config, log);
   const mustBePromiscuous = config.promiscMode && !bridge.isPromiscuous;
-  if (!bridge.isUp) {
-    ensureLinkSysctl('ipv6', bridge.name, 'accept_ra', '0', log);
-    if (!config.enableDad) {
-      // Neighbour discovery asks by the bridge's link-local address: tentative for two seconds, it would keep every
-      // first connection to a container waiting.
-      ensureLinkSysctl('ipv6', bridge.name, 'accept_dad', '0', log);
-    }
+  ensureLinkSysctl('ipv6', bridge.name, 'accept_ra', '0', log); // a container is no router of the host's
+  if (!bridge.isUp && !config.enableDad) {
+    // Neighbour discovery asks by the bridge's link-local address: tentative for two seconds, it would keep every
+    // first connection to a container waiting.
+    ensureLinkSysctl('ipv6', bridge.name, 'accept_dad', '0', log);
   }
   if (!bridge.isUp || mustBePromiscuous) {
     host.link.set(bridge.index, { up: true, ...(mustBePromiscuous && { promiscuous: true }) });

@@ -12,8 +12,8 @@ import { openSandbox } from '../../shared/sandbox/open.ts';
 import { expectBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
 import { FORWARDING } from './gateway.ts';
-import { expectMasquerade } from './masquerade.ts';
 import { type Addressing, type PlannedRoute, planAddressing, planLayer2 } from './plan.ts';
+import { expectInstalled, planRules } from './rules.ts';
 
 /** include/uapi/linux/rtnetlink.h, RT_TABLE_MAIN. */
 const MAIN_TABLE = 254;
@@ -36,13 +36,13 @@ export function check(call: CheckCall<BridgeConfig>): void {
 
   const bridge = expectBridgeLink(host, config);
   const link = expectSandboxLink(inside, reported.sandboxLink, config);
-  expectHostEnd(host, call, reported.result, { bridge, link });
+  const hostEnd = expectHostEnd(host, call, reported.result, { bridge, link });
   expectAddresses(inside, link, plan);
   for (const route of plan.routes) {
     expectRoute(inside, link, route);
   }
   expectGateways(host, bridge, plan);
-  expectMasquerade(config, attachment, plan.masqueraded);
+  expectInstalled(config, attachment, planRules(config, plan, link.mac), hostEnd.name);
 }
 
 interface Reported {
@@ -106,7 +106,7 @@ function expectHostEnd(
   { config, attachment }: CheckCall<BridgeConfig>,
   reported: Result,
   { bridge, link }: { bridge: Link; link: Link },
-): void {
+): Link {
   const names = (reported.interfaces ?? []).filter(({ sandbox }) => !sandbox).map(({ name }) => name);
   const candidates = new Set([hostLinkName(attachment), ...names.filter((name) => name !== config.bridge)]);
   const hostEnd = [...candidates]
@@ -124,6 +124,10 @@ function expectHostEnd(
   expect(hostEnd.isUp, `Host link "${name}" is down`);
   expectPort(name, 'hairpin mode', hostEnd.port?.hairpin ?? false, config.hairpinMode);
   expectPort(name, 'isolation', hostEnd.port?.isolated ?? false, config.portIsolation);
+  if (config.macSpoofCheck && name === hostLinkName(attachment)) {
+    expectPort(name, 'learning', hostEnd.port?.learning ?? false, false);
+  }
+  return hostEnd;
 }
 
 function expectPort(link: string, what: string, found: boolean, wanted: boolean): void {

@@ -24,6 +24,10 @@ export interface BridgeConfig {
   readonly hairpinMode: boolean;
   readonly promiscMode: boolean;
   readonly portIsolation: boolean;
+  /** Nothing leaves the sandbox under a MAC that is not its own. */
+  readonly macSpoofCheck: boolean;
+  /** Nor under an IP address that was not leased to it; implies `macSpoofCheck`. */
+  readonly ipSpoofCheck: boolean;
   readonly enableDad: boolean;
   readonly disableContainerInterface: boolean;
   /** Undefined in layer-2 mode. */
@@ -60,6 +64,8 @@ export function parseConfig(source: ConfigSource): BridgeConfig {
     hairpinMode: fields.hairpinMode ?? false,
     promiscMode: fields.promiscMode ?? false,
     portIsolation: fields.portIsolation ?? false,
+    macSpoofCheck: fields.macspoofchk || fields.ipspoofchk || false,
+    ipSpoofCheck: fields.ipspoofchk ?? false,
     enableDad: fields.enabledad ?? false,
     disableContainerInterface: fields.disableContainerInterface ?? false,
     ipamType: fields.ipam?.type || undefined,
@@ -102,6 +108,7 @@ function bridgeSchema() {
     disableContainerInterface: flag(),
     preserveDefaultVlan: flag(),
     macspoofchk: flag(),
+    ipspoofchk: flag(),
     vlan: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(4094))),
     vlanTrunk: v.optional(v.array(configObject({ id: vlanId(), minID: vlanId(), maxID: vlanId() }))),
     ipam: v.optional(configObject({ type: v.optional(v.string()), subnet: v.optional(v.string()), ranges })),
@@ -176,6 +183,12 @@ function refuseContradictions(config: BridgeConfig): void {
     const next = 'remove "ipam" or "disableContainerInterface"';
     throw invalidConfig(`Field "disableContainerInterface" leaves no link to give addresses to; ${next}`);
   }
+  if (config.ipSpoofCheck && config.ipamType === undefined) {
+    const next = 'add "ipam", or use "macspoofchk" in its place';
+    throw invalidConfig(
+      `Field "ipspoofchk" allows the addresses that IPAM leases, and there is none; ${next}`,
+    );
+  }
 }
 
 /** Fields that would change how packets flow are refused where they would act, rather than silently ignored. */
@@ -183,7 +196,6 @@ function refuseUnsupported(fields: BridgeFields): void {
   const acting = [
     { field: 'vlan', value: fields.vlan, acts: (fields.vlan ?? 0) !== 0 },
     { field: 'vlanTrunk', value: fields.vlanTrunk, acts: (fields.vlanTrunk ?? []).length > 0 },
-    { field: 'macspoofchk', value: fields.macspoofchk, acts: fields.macspoofchk === true },
   ].find(({ acts }) => acts);
   if (acting !== undefined) {
     const shown = JSON.stringify(acting.value).slice(0, 80);

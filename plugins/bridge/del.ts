@@ -5,11 +5,12 @@ import { Failures } from '../../shared/cni/failures.ts';
 import type { DelCall } from '../../shared/cni/plugin.ts';
 import { type Cidr, parseCidr } from '../../shared/ip/cidr.ts';
 import { findNetns } from '../../shared/linux/netns.ts';
+import type { Nftables } from '../../shared/nftables/nftables.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { BridgeTeardown } from './config.ts';
-import { removeIptablesMasquerade, removeMasquerade } from './masquerade.ts';
+import { isPortChecked, removeIptablesMasquerade, removeRules } from './rules.ts';
 
 /**
  * Removes rules, link and addresses of the attachment, in this order: an address is released only once nothing uses it
@@ -25,12 +26,16 @@ export function del(call: DelCall<BridgeTeardown>): void {
   failures.throwIfAny();
 }
 
-/** Rules, then link: what is masqueraded no more has no link to come from soon after. */
+/**
+ * Rules, then link: what is masqueraded no more has no link to come from soon after. A port that is checked is silenced
+ * first, since the sandbox may still be alive, and would have it to itself meanwhile.
+ */
 function detach(call: DelCall<BridgeTeardown>, failures: Failures): { isLinkGone: boolean } {
   let isLinkGone = false;
   using nft = failures.attempt('look at the rules', findRuleset);
   using host = failures.attempt('look at the links', openRtnetlink);
-  failures.attempt('remove the masquerade elements', () => removeMasquerade(nft, call.attachment));
+  failures.attempt('silence the port', () => silenceCheckedPort(host, nft, call));
+  failures.attempt('remove the rules', () => removeRules(nft, call.attachment));
   failures.attempt('remove the iptables rules', () =>
     removeIptablesMasquerade(nft, call.attachment, reportedAddresses(call)),
   );
@@ -41,6 +46,20 @@ function detach(call: DelCall<BridgeTeardown>, failures: Failures): { isLinkGone
     });
   }
   return { isLinkGone };
+}
+
+/** Equivalent to: `ip link set vethX down` */
+function silenceCheckedPort(
+  host: Rtnetlink | undefined,
+  nft: Nftables | undefined,
+  { attachment }: DelCall<BridgeTeardown>,
+): void {
+  const port = isPortChecked(nft, attachment)
+    ? host?.link.find({ name: hostLinkName(attachment) })
+    : undefined;
+  if (port?.kind === 'veth') {
+    host?.link.set(port.index, { up: false });
+  }
 }
 
 /** The iptables format does not tell the attachments of one container apart, so the addresses help where they are known. */

@@ -8,7 +8,7 @@ import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { BridgeTeardown } from './config.ts';
-import { type Kept, removeStaleIptablesMasquerade, removeStaleMasquerade } from './masquerade.ts';
+import { type Kept, removeStaleIptablesMasquerade, removeStaleRules } from './rules.ts';
 
 /** An ADD of another network on the same bridge passes through this state in about a millisecond. */
 const HALF_MADE_GRACE_MS = 100;
@@ -35,14 +35,29 @@ function collect(call: GcCall<BridgeTeardown>, failures: Failures): void {
   const own = links.filter(({ owner }) => owner?.networkHash === networkHash(call.network.name));
   const kept = planKept(
     call,
+    host,
     own.flatMap(({ owner }) => owner?.ownerHash ?? []),
   );
-
-  failures.attempt('remove stale masquerade elements', () => removeStaleMasquerade(nft, kept));
-  failures.attempt('remove stale iptables chains', () => removeStaleIptablesMasquerade(nft, kept));
-  if (kept.valid === undefined) {
-    return;
+  // Links before rules: while there is a link, what it may send stays checked.
+  if (kept.valid !== undefined) {
+    removeStaleLinks(call, host, { links, kept }, failures);
   }
+  failures.attempt('remove stale rules', () => removeStaleRules(nft, kept));
+  failures.attempt('remove stale iptables chains', () => removeStaleIptablesMasquerade(nft, kept));
+}
+
+interface OwnedLink {
+  readonly link: Link;
+  readonly owner: Owner | undefined;
+}
+
+function removeStaleLinks(
+  call: GcCall<BridgeTeardown>,
+  host: Rtnetlink,
+  { links, kept }: { links: readonly OwnedLink[]; kept: Kept },
+  failures: Failures,
+): void {
+  const own = links.filter(({ owner }) => owner?.networkHash === networkHash(call.network.name));
   const stale = own.filter(({ owner }) => owner !== undefined && !kept.owners.has(owner.ownerHash));
   const doomed = [
     ...stale.map(({ link }) => link),
@@ -59,9 +74,14 @@ function collect(call: GcCall<BridgeTeardown>, failures: Failures): void {
 }
 
 /** Valid is what the runtime says; when it says nothing, every attachment whose link is there. */
-function planKept({ network, validAttachments }: GcCall<BridgeTeardown>, living: readonly string[]): Kept {
+function planKept(
+  { network, validAttachments }: GcCall<BridgeTeardown>,
+  host: Rtnetlink,
+  living: readonly string[],
+): Kept {
   const listed = validAttachments?.map((key) => ownerHash({ network: network.name, ...key }));
-  return { network: network.name, owners: new Set(listed ?? living), valid: validAttachments };
+  const isThere = (name: string) => host.link.find({ name }) !== undefined;
+  return { network: network.name, owners: new Set(listed ?? living), valid: validAttachments, isThere };
 }
 
 function ownerOf(link: Link): Owner | undefined {

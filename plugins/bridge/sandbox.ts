@@ -59,6 +59,10 @@ function tuneSandbox({ netns, link, log }: Sandbox, config: BridgeConfig, plan: 
       ensureLinkSysctl('ipv6', link.name, 'enhanced_dad', '1', log);
     }
     ensureLinkSysctl('ipv6', link.name, 'accept_dad', config.enableDad ? '1' : '0', log);
+    if (config.ipSpoofCheck) {
+      // The one link-local address that is let through is the one that follows from the MAC.
+      ensureLinkSysctl('ipv6', link.name, 'addr_gen_mode', '0', log);
+    }
     // The kernel announces the address when the link comes up, so neighbours forget who had it before.
     ensureLinkSysctl('ipv4', link.name, 'arp_notify', '1', log);
     if (usesIpv6) {

@@ -4,7 +4,7 @@ import type { StatusCall } from '../../shared/cni/plugin.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { findBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
-import { expectMasqueradeUsable } from './masquerade.ts';
+import { expectRulesUsable } from './rules.ts';
 
 /**
  * Returns when an ADD can be expected to work; throws notAvailable (50) naming what is missing, or what the IPAM plugin
@@ -13,9 +13,7 @@ import { expectMasqueradeUsable } from './masquerade.ts';
 export function status(call: StatusCall<BridgeConfig>): void {
   const { config } = call;
   expectBridgeUsable(config);
-  if (config.ipMasq) {
-    expectMasqueradeUsable(config);
-  }
+  expectRulesUsable(config);
   if (config.ipamType !== undefined) {
     call.ipam.status(config.ipamType);
   }

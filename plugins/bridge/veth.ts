@@ -52,9 +52,9 @@ export function refuseExisting(
 }
 
 /**
- * Creates the pair in one message and brings the host end up as a port of the bridge, owner in its alias.
+ * Creates the pair in one message, the host end a port of the bridge with its owner in the alias, and still down.
  * Throws duplicateAttachment when either name is taken, bridgeFull at the kernel's limit, kernelRefused otherwise.
- * Equivalent to: `ip link add vethX mtu … address … master cni0 type veth peer name eth0 netns … ; ip link set vethX alias … up`
+ * Equivalent to: `ip link add vethX mtu … address … master cni0 type veth peer name eth0 netns … ; ip link set vethX alias …`
  */
 export function addVethPair(
   context: PairContext,
@@ -70,12 +70,29 @@ export function addVethPair(
     ({ hostEnd, sandboxEnd } = makePair(context, config, attachment));
   }
   silenceIpv6(hostEnd, log);
-  if (config.hairpinMode || config.portIsolation) {
-    host.link.setPort(hostEnd.index, { hairpin: config.hairpinMode, isolated: config.portIsolation });
+  configurePort(host, hostEnd, config);
+  if (config.macSpoofCheck) {
+    host.neigh.addFdb({ index: hostEnd.index, lladdr: sandboxEnd.mac });
   }
-  // The kernel ignores an alias in the creating message, so it travels with the one that sets the link up.
-  host.link.set(hostEnd.index, { up: true, alias: ownerComment(attachment) });
+  host.link.set(hostEnd.index, { alias: ownerComment(attachment) }); // the kernel ignores it in the creating message
   return { host: hostEnd, sandbox: sandboxEnd };
+}
+
+/**
+ * A checked port does not learn: the bridge takes the source of frames for link-local groups (01:80:c2:00:00:0X) for true
+ * before any rule sees them (net/bridge/br_input.c), and would send a neighbour's frames to whoever claimed his MAC.
+ */
+function configurePort(host: Rtnetlink, hostEnd: Link, config: BridgeConfig): void {
+  const { hairpinMode, portIsolation, macSpoofCheck } = config;
+  if (hairpinMode || portIsolation || macSpoofCheck) {
+    const learning = macSpoofCheck ? { learning: false } : {};
+    host.link.setPort(hostEnd.index, { hairpin: hairpinMode, isolated: portIsolation, ...learning });
+  }
+}
+
+/** Lets frames in and out. Equivalent to: `ip link set vethX up` */
+export function bringUp(host: Rtnetlink, hostEnd: Link): void {
+  host.link.set(hostEnd.index, { up: true });
 }
 
 /**

@@ -16,6 +16,8 @@ export interface Owner {
   readonly networkHash: string;
   /** The host link that lives as long as the attachment, undefined when nothing is known of one. */
   readonly hostLink: string | undefined;
+  /** What else its elements are keyed on, as `ownerComment` was given it; undefined when it was not, or did not fit. */
+  readonly station: string | undefined;
 }
 
 /** The host end of an attachment: ours by its name, another plugin's by the name it has, or not known. */
@@ -46,22 +48,24 @@ export function hostLinkNameOf(ownerHash: string): string {
  * `<owner> <network hash>, net: n1, if: eth0, id: c1`: the hashes decide, the words are for people. At most
  * 127 bytes, as NFTNL_UDATA_COMMENT_MAXLEN is 128 with the NUL; printable ASCII without `"` and `\`, because
  * nft prints a comment as it is and can't read such a one back. Where the host link is not one of ours, ` via <link>`
- * stands behind the hashes.
+ * stands behind the hashes. A `station`, addresses with blanks between, stands there as ` is <station>`, whole or not
+ * at all.
  */
-export function ownerComment(attachment: Attachment, link: HostLink = 'own'): string {
+export function ownerComment(attachment: Attachment, link: HostLink = 'own', station?: string): string {
   const { network, containerId, ifname } = attachment;
-  const hashes = `${ownerHash(attachment)} ${networkHash(network)}`;
-  const text = `${hashes}${describeLink(link)}, net: ${network}, if: ${ifname}, id: ${containerId}`;
+  const hashes = `${ownerHash(attachment)} ${networkHash(network)}${describeLink(link)}`;
+  const fits = station !== undefined && `${hashes} is ${station}${NETWORK}`.length <= COMMENT_LIMIT;
+  const text = `${hashes}${fits ? ` is ${station}` : ''}${NETWORK}${network}, if: ${ifname}, id: ${containerId}`;
   return text.replace(/[^ -~]|["\\]/gu, '?').slice(0, COMMENT_LIMIT);
 }
 
 /** The owner a comment of ours names; undefined for any other text. */
 export function ownerIn(comment: string): Owner | undefined {
-  const match = /^([0-9a-f]{32}) ([0-9a-f]{16})(?: via ([^ ,]+))?, net: /.exec(comment);
-  const [, owner, network, via] = match ?? [];
+  const match = /^([0-9a-f]{32}) ([0-9a-f]{16})(?: via ([^ ,]+))?(?: is ([^,]+))?, net: /.exec(comment);
+  const [, owner, network, via, station] = match ?? [];
   if (owner === undefined || network === undefined) return undefined;
   const hostLink = via === undefined ? hostLinkNameOf(owner) : via === UNKNOWN_LINK ? undefined : via;
-  return { ownerHash: owner, networkHash: network, hostLink };
+  return { ownerHash: owner, networkHash: network, hostLink, station };
 }
 
 /** The owner's 32 hex digits in a comment of ours; undefined for any other text. */
@@ -84,6 +88,7 @@ function describeLink(link: HostLink): string {
 }
 
 const UNKNOWN_LINK = '-';
+const NETWORK = ', net: ';
 const OWNER_DIGITS = 32;
 const NETWORK_DIGITS = 16;
 const COMMENT_LIMIT = 127;

@@ -1,5 +1,7 @@
 // Ethernet addresses as text and as six bytes. The rtnetlink encoders and the plugins' configs use it.
 
+import { type Ip, ipFromBytes } from './cidr.ts';
+
 /** What every link kind we make carries; the kernel knows longer ones, for InfiniBand. */
 const MAC_LENGTH = 6;
 
@@ -26,6 +28,15 @@ export function formatMac(bytes: Uint8Array): string {
   let text = '';
   for (const byte of bytes) text += `${text === '' ? '' : ':'}${byte < 16 ? '0' : ''}${byte.toString(16)}`;
   return text;
+}
+
+/**
+ * The link-local address that the kernel derives from a MAC address (RFC 4291, appendix A; `addr_gen_mode` 0).
+ */
+export function linkLocalOf(mac: Uint8Array): Ip {
+  const [first = 0, ...rest] = mac;
+  const id = [first ^ 0x02, ...rest.slice(0, 2), 0xff, 0xfe, ...rest.slice(2)];
+  return ipFromBytes(Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, ...id));
 }
 
 /**

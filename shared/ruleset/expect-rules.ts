@@ -8,7 +8,7 @@ import { formatExprs } from '../nftables/mnemonic.ts';
 import type { ChainFact, Nftables, RuleFact } from '../nftables/nftables.ts';
 import type { Chain, Rule, TableRef } from '../nftables/objects.ts';
 
-/** NF_INET_POST_ROUTING and its kin of linux/netfilter.h, by nft's names. */
+/** NF_INET_POST_ROUTING and its kin of linux/netfilter.h, by nft's names; the numbers of a bridge are the same. */
 const HOOKS: Readonly<Record<string, number>> = {
   prerouting: 0,
   input: 1,
@@ -35,7 +35,7 @@ export function viewTable(nft: Nftables, table: TableRef): TableView {
 /** Throws checkFailed unless the chain exists as declared: a base chain at the same hook, type and priority. */
 export function expectChain(view: TableView, chain: Chain): ChainFact {
   const found = view.chains.get(chain.name);
-  const name = `Chain "${chain.name}" of table "inet ${chain.table.name}"`;
+  const name = `Chain ${describe(chain)}`;
   if (found === undefined) {
     throw checkFailed(`${name} does not exist`);
   }
@@ -57,21 +57,22 @@ export function expectChain(view: TableView, chain: Chain): ChainFact {
 export function expectRules(view: TableView, chain: Chain, rules: readonly Rule[]): void {
   const found = (view.rules.get(chain.name) ?? []).map(inWords);
   const wanted = rules.map(wordsOf);
+  const where = describe(chain);
   for (const [index, words] of wanted.entries()) {
     if (found[index] !== words) {
       const instead =
         found[index] === undefined ? 'is missing' : `is "${found[index]}" instead of "${words}"`;
-      throw checkFailed(
-        `Rule ${index + 1} of chain "${chain.name}" of table "inet ${chain.table.name}" ${instead}`,
-      );
+      throw checkFailed(`Rule ${index + 1} of chain ${where} ${instead}`);
     }
   }
   if (found.length > wanted.length) {
     const surplus = found.length - wanted.length;
-    throw checkFailed(
-      `Chain "${chain.name}" of table "inet ${chain.table.name}" holds ${surplus} more than its ${wanted.length} rules`,
-    );
+    throw checkFailed(`Chain ${where} holds ${surplus} more than its ${wanted.length} rules`);
   }
+}
+
+function describe({ name, table }: Chain): string {
+  return `"${name}" of table "${table.family} ${table.name}"`;
 }
 
 /** A rule of the kernel as `nft --debug=netlink` prints it. */
@@ -80,8 +81,8 @@ export function inWords({ program }: RuleFact): string {
 }
 
 /** A rule of ours likewise. */
-export function wordsOf({ statements }: Rule): string {
-  return spell(lowerStatements(statements, 'inet'));
+export function wordsOf({ statements, chain }: Rule): string {
+  return spell(lowerStatements(statements, chain.table.family));
 }
 
 /** The kernel answers with flags of 0 where we sent none. */

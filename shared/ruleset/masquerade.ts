@@ -14,7 +14,6 @@ import {
   rule,
 } from '../nftables/objects.ts';
 import { ip, ip6, jump, masquerade, return_ } from '../nftables/statements.ts';
-import { commitGuarded } from './commit.ts';
 import { expectElement, planOwnedRemoval, replaceElement } from './elements.ts';
 import { expectChain, expectRules, viewTable } from './expect-rules.ts';
 import {
@@ -36,14 +35,10 @@ const MULTICAST: Readonly<Record<Family, Cidr>> = {
 };
 
 /**
- * Masquerades what comes from the addresses and leaves their own subnet. Each address was just leased to this
- * attachment, so an element that somebody else left for it is replaced. One atomic batch for both families.
+ * Commands that masquerade what comes from the addresses and leaves their own subnet, none when all is there; to be
+ * committed under the generation read before. Each address was just leased to this attachment, so an element that
+ * somebody else left for it is replaced.
  */
-export function addMasquerade(nft: Nftables, attachment: Attachment, addresses: readonly Cidr[]): void {
-  commitGuarded(nft, () => planMasqueradeAddition(nft, attachment, addresses));
-}
-
-/** The commands of `addMasquerade`, none when all is there; to be committed under the generation read before. */
 export function planMasqueradeAddition(
   nft: Nftables,
   attachment: Attachment,

@@ -21,12 +21,14 @@ export interface RulesetNeed {
   readonly fail: (msg: string, options: CniErrorOptions) => CniError;
   /** Who wants it, as the beginning of a sentence: `Field "ipMasq"`. */
   readonly need: string;
+  /** What of nf_tables, when it is not NAT. */
+  readonly what?: string;
   /** The field and value that do without. */
   readonly alternative: string;
 }
 
 /** For ADD, CHECK and STATUS: opens the ruleset for `use`. Throws what `fail` makes of a missing nf_tables. */
-export function withRuleset<T>({ fail, need, alternative }: RulesetNeed, use: (nft: Nftables) => T): T {
+export function withRuleset<T>({ fail, need, what, alternative }: RulesetNeed, use: (nft: Nftables) => T): T {
   try {
     using nft = openNftables();
     return use(nft);
@@ -35,6 +37,8 @@ export function withRuleset<T>({ fail, need, alternative }: RulesetNeed, use: (n
       throw cause;
     }
     const next = `use Linux 5.10 or newer with the module "nf_tables", or set ${alternative}`;
-    throw fail(`${need} needs nf_tables with NAT, which this kernel does not offer; ${next}`, { cause });
+    throw fail(`${need} needs ${what ?? 'nf_tables with NAT'}, which this kernel does not offer; ${next}`, {
+      cause,
+    });
   }
 }

@@ -48,6 +48,9 @@ const BRIDGE: BadCase[] = (
     ['runtime values that are text', { runtimeConfig: 'mac' }, ['runtimeConfig', 'mac']],
     ['name servers that are text', { dns: { nameservers: '9.9.9.9' } }, ['nameservers', '9.9.9.9']],
     ['a DNS section that is a list', { dns: ['9.9.9.9'] }, ['dns']],
+    ['a spoof check in quotes', { macspoofchk: 'true' }, ['macspoofchk', 'true']],
+    ['an address check that is a number', { ipspoofchk: 1 }, ['ipspoofchk', '1']],
+    ['an address check without addresses', { ipspoofchk: true, ipam: {} }, ['ipspoofchk', 'ipam']],
     ['a VLAN in quotes', { vlan: '10' }, ['vlan', '10']],
     ['a VLAN beyond the last one', { vlan: 4095 }, ['vlan', '4095']],
     ['a plugin type that is a number', { type: 7 }, ['type', '7']],
@@ -59,7 +62,6 @@ const UNSUPPORTED: BadCase[] = (
     ['a VLAN', { vlan: 100 }, ['vlan', '100']],
     ['a VLAN trunk', { vlanTrunk: [{ id: 100 }] }, ['vlanTrunk', '100']],
     ['a range of VLANs', { vlanTrunk: [{ minID: 10, maxID: 20 }] }, ['vlanTrunk', '10', '20']],
-    ['spoof checking', { macspoofchk: true }, ['macspoofchk', 'true']],
   ] as const
 ).map(([title, config, says]) => ({ title, config, says, ...strictVerbs(2) }));
 

@@ -87,6 +87,16 @@ test('Two ranges of one network share the bridge, each with its gateway', async 
   await pod.run('ping', ['-n', '-c', '1', '-w', '3', '10.23.0.1']);
 });
 
+test('The addresses that a runtime asks for reach the IPAM plugin', async () => {
+  const { host, pod } = await openHost();
+  const config = network('n', {
+    ipam: ranges('10.22.0.0/24', 'fd00:22::/64'),
+    runtimeConfig: { ips: ['10.22.0.77', 'fd00:22::77/64'] },
+  });
+  const { ip4, ip6 } = await attach(host, config, pod);
+  expect([ip4, ip6]).toEqual(['10.22.0.77', 'fd00:22::77']);
+});
+
 test('Pools that are used one after the other may put their gateways on one bridge', async () => {
   const { host, pod } = await openHost();
   const pools = { type: 'host-local', ranges: [[{ subnet: '10.22.0.0/30' }, { subnet: '10.23.0.0/30' }]] };

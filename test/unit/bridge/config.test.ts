@@ -31,6 +31,8 @@ test('an empty config is a layer-2 network on cni0', () => {
     hairpinMode: false,
     promiscMode: false,
     portIsolation: false,
+    macSpoofCheck: false,
+    ipSpoofCheck: false,
     enableDad: false,
     disableContainerInterface: false,
     ipamType: undefined,
@@ -112,7 +114,7 @@ describe('a config is refused with the field and the value', () => {
     ['a VLAN', { vlan: 100 }, 2, 'vlan'],
     ['a VLAN out of range', { vlan: 4095 }, 7, '4095'],
     ['a VLAN trunk', { vlanTrunk: [{ id: 5 }] }, 2, 'vlanTrunk'],
-    ['spoof checking', { macspoofchk: true }, 2, 'macspoofchk'],
+    ['address checking without addresses', { ipspoofchk: true, ipam: {} }, 7, 'ipspoofchk'],
     ['a MAC of five bytes', { runtimeConfig: { mac: '02:00:00:00:01' } }, 7, '"02:00:00:00:01"'],
   ])('%s', (_title, fields, code, named) => {
     expect(() => parseConfig(source(fields))).toThrow(

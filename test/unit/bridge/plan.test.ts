@@ -17,6 +17,8 @@ function config(overrides: Partial<BridgeConfig> = {}): BridgeConfig {
     hairpinMode: false,
     promiscMode: false,
     portIsolation: false,
+    macSpoofCheck: false,
+    ipSpoofCheck: false,
     enableDad: false,
     disableContainerInterface: false,
     ipamType: 'host-local',

@@ -48,6 +48,16 @@ describe('attachment', () => {
     expect(hostLinkName(attachment)).toMatch(/^veth[0-9a-f]{11}$/);
   });
 
+  test('the comment says a station behind the hashes, whole or not at all', () => {
+    const station = '02:00:00:00:00:01 10.22.0.2 fd00:22::2';
+    const comment = ownerComment(attachment, 'own', station);
+    expect(comment).toContain(` is ${station}, net: n1, if: eth0, id: c1`);
+    expect(ownerIn(comment)).toMatchObject({ ownerHash: ownerHash(attachment), station });
+    expect(networkOf(comment)).toBe('n1');
+    const long = `${station} ${'2001:db8:1234:5678:9abc:def0:1234:5678'}`;
+    expect(ownerComment(attachment, 'own', long)).toBe(ownerComment(attachment));
+  });
+
   test('the comment says the owner in hashes and in words', () => {
     const comment = ownerComment(attachment);
     expect(comment).toBe(`${ownerHash(attachment)} ${networkHash('n1')}, net: n1, if: eth0, id: c1`);
@@ -55,6 +65,7 @@ describe('attachment', () => {
       ownerHash: ownerHash(attachment),
       networkHash: networkHash('n1'),
       hostLink: hostLinkName(attachment),
+      station: undefined,
     });
     expect(ownerHashIn(comment)).toBe(ownerHash(attachment));
     expect(networkOf(comment)).toBe('n1');
