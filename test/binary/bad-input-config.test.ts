@@ -50,7 +50,7 @@ const BRIDGE: BadCase[] = (
     ['a DNS section that is a list', { dns: ['9.9.9.9'] }, ['dns']],
     ['a spoof check in quotes', { macspoofchk: 'true' }, ['macspoofchk', 'true']],
     ['an address check that is a number', { ipspoofchk: 1 }, ['ipspoofchk', '1']],
-    ['an address check without addresses', { ipspoofchk: true, ipam: {} }, ['ipspoofchk', 'ipam']],
+    ['an address check without addresses', { ipspoofchk: true, ipam: undefined }, ['ipspoofchk', 'ipam']],
     ['a VLAN in quotes', { vlan: '10' }, ['vlan', '10']],
     ['a VLAN beyond the last one', { vlan: 4095 }, ['vlan', '4095']],
     ['a plugin type that is a number', { type: 7 }, ['type', '7']],
