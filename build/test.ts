@@ -1,13 +1,17 @@
-// Runs the tests: `node build/test.ts [unit|kernel|binary|e2e …] [-- vitest options]`; without a name all of them, after
-// formatting, lint and types. Called by the test scripts of package.json; ends with "N passed, N failed, N skipped".
+// Runs the tests: `node build/test.ts [--full] [unit|kernel|binary|e2e|faults …] [-- vitest options]`; without a name all of
+// them, after formatting, lint and types; with --full every fault at every point. Called by the test scripts of
+// package.json; ends with the totals of the faults tests and "N passed, N failed, N skipped".
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageEmpty, packagePatchbay } from './package.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const PROJECTS = ['unit', 'kernel', 'binary', 'e2e'] as const;
-const PACKAGED = new Set(['binary', 'e2e']);
+const PROJECTS = ['unit', 'kernel', 'binary', 'e2e', 'faults'] as const;
+const PACKAGED = new Set(['binary', 'e2e', 'faults']);
+
+/** What the faults tests count, a JSON object a line (test/support/fault-scale.ts). */
+const FIGURES = join(ROOT, 'node_modules/.cache/figures.jsonl');
 
 interface Counts {
   readonly passed: number;
@@ -40,7 +44,8 @@ const ISOLATION =
     : [];
 
 if (import.meta.main) {
-  const { names, options } = parseArguments(process.argv.slice(2));
+  const { names, options, isFull } = parseArguments(process.argv.slice(2));
+  if (isFull) process.env['PATCHBAY_FAULTS'] = 'full';
   const counts =
     names.length === 0
       ? [runStaticChecks(), await runTests(PROJECTS, options)]
@@ -48,9 +53,20 @@ if (import.meta.main) {
   process.exitCode = report(counts);
 }
 
-function parseArguments(args: readonly string[]): { names: string[]; options: string[] } {
+interface Arguments {
+  readonly names: readonly string[];
+  readonly options: readonly string[];
+  readonly isFull: boolean;
+}
+
+function parseArguments(args: readonly string[]): Arguments {
   const isName = (arg: string): boolean => (PROJECTS as readonly string[]).includes(arg);
-  return { names: args.filter(isName), options: args.filter((arg) => !isName(arg) && arg !== '--') };
+  const isOwn = (arg: string): boolean => isName(arg) || arg === '--full' || arg === '--';
+  return {
+    names: args.filter(isName),
+    options: args.filter((arg) => !isOwn(arg)),
+    isFull: args.includes('--full'),
+  };
 }
 
 /** Formatting, lint and types; each counts as one test. */
@@ -72,10 +88,13 @@ export async function runTests(projects: readonly string[], options: readonly st
   const file = join(ROOT, 'node_modules/.cache/vitest.json');
   mkdirSync(join(file, '..'), { recursive: true });
   rmSync(file, { force: true });
+  rmSync(FIGURES, { force: true });
+  process.env['PATCHBAY_FIGURES'] = FIGURES;
   const selected = projects.map((project) => `--project=${project}`);
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`];
   const [program = '', ...args] = [...ISOLATION, 'vitest', 'run', ...selected, ...reporters, ...options];
   const status = run(program, args);
+  if (existsSync(FIGURES)) console.log(`\n${sumUp(readFileSync(FIGURES, 'utf8'))}`);
   if (!existsSync(file)) return { passed: 0, failed: 1, skipped: 0 };
   const counts = count(JSON.parse(readFileSync(file, 'utf8')) as VitestReport);
   // An error outside of every test makes vitest fail although no test did.
@@ -92,6 +111,17 @@ export function count(report: VitestReport): Counts {
     failed: report.numFailedTests + broken.length,
     skipped: report.numPendingTests + report.numTodoTests,
   };
+}
+
+/** One line of totals: the figures of the same name, added up. */
+export function sumUp(lines: string): string {
+  const totals = new Map<string, number>();
+  for (const line of lines.split('\n').filter((text) => text !== '')) {
+    for (const [what, count] of Object.entries(JSON.parse(line) as Record<string, number>)) {
+      totals.set(what, (totals.get(what) ?? 0) + count);
+    }
+  }
+  return [...totals].map(([what, count]) => `${count} ${what}`).join(', ');
 }
 
 /** Prints the sum as the last line and returns the exit code. */

@@ -62,15 +62,26 @@ function silenceCheckedPort(
   }
 }
 
-/** The iptables format does not tell the attachments of one container apart, so the addresses help where they are known. */
-function reportedAddresses({ network, attachment }: DelCall<BridgeTeardown>): Cidr[] | undefined {
+/**
+ * The iptables format does not tell the attachments of one container apart, so the addresses help where they are known.
+ * Those of a result that is another attachment's would make us leave our own rules.
+ */
+function reportedAddresses({ network, attachment, netns }: DelCall<BridgeTeardown>): Cidr[] | undefined {
   const { interfaces = [], ips = [] } = network.prevResult ?? {};
   const index = interfaces.findIndex(({ name, sandbox }) => name === attachment.ifname && sandbox);
+  const ours = interfaces.filter(({ name, sandbox }) => !sandbox && HOST_LINK.test(name));
+  const isOwn =
+    ours.length > 0
+      ? ours.some(({ name }) => name === hostLinkName(attachment))
+      : !netns || netns === interfaces[index]?.sandbox;
   const own = ips
-    .filter((ip) => ip.interface === index)
+    .filter((ip) => isOwn && ip.interface === index)
     .flatMap(({ address }) => tryParseCidr(address) ?? []);
   return own.length === 0 ? undefined : own;
 }
+
+/** The names that hostLinkName gives; the reference's are shorter. */
+const HOST_LINK = /^veth[0-9a-f]{11}$/;
 
 /** A prevResult may come from anybody; what is no address in it is no address of ours. */
 function tryParseCidr(text: string): Cidr | undefined {

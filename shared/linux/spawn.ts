@@ -1,6 +1,7 @@
 // Running another program, the one place where that happens. cni/delegate.ts runs foreign IPAM plugins with it,
 // iptables/ its tools. Everything else speaks to the kernel itself, and never loads this file's library.
 import { createRequire } from 'node:module';
+import { again } from './again.ts';
 
 export interface RunOptions {
   readonly args?: readonly string[] | undefined;
@@ -25,27 +26,32 @@ export interface Finished {
 const OUTPUT_LIMIT = 64 * 1024 * 1024;
 
 /**
- * Runs `program`, an absolute path, without a shell, and waits for its end. A bad exit code is a value, no error.
+ * Runs `program`, an absolute path, without a shell, and waits for its end. A bad exit code is a value, no error. One
+ * that cannot be started just now (EAGAIN, fork(2)) is tried again for a moment.
  *
  * Throws Error with Node's error (`code` "ENOENT", "EACCES" …) as its cause when it cannot be started.
  */
 export function run(program: string, options: RunOptions = {}): Finished {
   const { args = [], input, env = {}, timeoutMs } = options;
   if (!program.startsWith('/')) throw new Error(`Cannot run "${program}": its path is not absolute`);
-  const result = loadExeca().execaSync(program, args, {
-    input: input ?? '',
-    env,
-    extendEnv: false,
-    preferLocal: false,
-    shell: false,
-    encoding: 'buffer',
-    stripFinalNewline: false,
-    maxBuffer: OUTPUT_LIMIT,
-    reject: false,
-    ...(timeoutMs !== undefined && { timeout: timeoutMs, killSignal: 'SIGKILL' }),
-  });
-  const neverRan = result.exitCode === undefined && result.signal === undefined && !result.timedOut;
-  if (neverRan || result.isMaxBuffer) throw new Error(`Cannot run "${program}"`, { cause: causeOf(result) });
+  const start = () => {
+    const result = loadExeca().execaSync(program, args, {
+      input: input ?? '',
+      env,
+      extendEnv: false,
+      preferLocal: false,
+      shell: false,
+      encoding: 'buffer',
+      stripFinalNewline: false,
+      maxBuffer: OUTPUT_LIMIT,
+      reject: false,
+      ...(timeoutMs !== undefined && { timeout: timeoutMs, killSignal: 'SIGKILL' }),
+    });
+    const neverRan = result.exitCode === undefined && result.signal === undefined && !result.timedOut;
+    if (neverRan || result.isMaxBuffer) throw causeOf(result);
+    return result;
+  };
+  const result = attempt(program, () => again(start));
   return {
     exitCode: result.exitCode,
     signal: result.signal,
@@ -53,6 +59,14 @@ export function run(program: string, options: RunOptions = {}): Finished {
     stdout: toBuffer(result.stdout),
     stderr: toBuffer(result.stderr),
   };
+}
+
+function attempt<T>(program: string, start: () => T): T {
+  try {
+    return start();
+  } catch (cause) {
+    throw new Error(`Cannot run "${program}"`, { cause });
+  }
 }
 
 /** execa wraps the system's error, whose `code` callers look for. */

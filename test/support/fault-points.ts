@@ -142,10 +142,18 @@ export function isNetlink({ syscall }: Moment): boolean {
   return syscall === 'sendto';
 }
 
+/** Whether it is about another program, which is started, or told what to do. */
+export function isAboutPrograms({ label }: Point): boolean {
+  return label === PROGRAM || label === TO_PROGRAM;
+}
+
+const PROGRAM = 'start a program';
+const TO_PROGRAM = 'write to a program';
+
 const LOOKING = ['-y', '-s', '200'];
 
 const CHANGING =
-  /^(sendto|sendmsg|setns|flock|link|linkat|symlink|symlinkat|unlink|unlinkat|rename|renameat2?|mkdir|mkdirat|rmdir|utimensat|lsetxattr|fsetxattr|setxattr|write|pwrite64|writev|ftruncate|chmod|fchmod|chown|fchown)$/;
+  /^(sendto|sendmsg|setns|flock|link|linkat|symlink|symlinkat|unlink|unlinkat|rename|renameat2?|mkdir|mkdirat|rmdir|utimensat|lsetxattr|fsetxattr|setxattr|write|pwrite64|writev|ftruncate|chmod|fchmod|chown|fchown|clone3?|v?fork)$/;
 
 // What the runtime does for itself, as often as it likes.
 const NOISE =
@@ -182,10 +190,11 @@ function syscallOf(line: string): string | undefined {
   return /^(\w+)\(/.exec(line)?.[1];
 }
 
-// Opening counts where it makes a file. Pipes and eventfds are the runtime talking to itself; 1 is stdout.
+// Opening counts where it makes a file, cloning where it makes a process. Pipes and eventfds are the runtime talking to
+// itself; 1 is stdout.
 function isPoint(syscall: string, line: string): boolean {
   if (syscall === 'openat' || syscall === 'open') return line.includes('O_CREAT');
-  if (!CHANGING.test(syscall)) return false;
+  if (!CHANGING.test(syscall) || line.includes('CLONE_THREAD')) return false;
   return !/^\w+\((?!1<)\d+<(pipe:|anon_inode:)/.test(line);
 }
 
@@ -201,6 +210,8 @@ function isHit({ lines }: Traced, point: Point, side: Side): boolean {
 function labelOf(line: string): string {
   const syscall = syscallOf(line) ?? '';
   if (/^write\(1</.test(line)) return 'write stdout';
+  if (/^(clone3?|v?fork)\(/.test(line)) return PROGRAM;
+  if (/^write\(\d+<(UNIX|socket)/.test(line)) return TO_PROGRAM;
   const types = typesIn(line);
   if (types.length > 0) return `${syscall} ${types.join(' ')}`;
   const quoted = syscall === 'write' ? [] : [...line.matchAll(/"([^"]*)"/g)].map(([, text = '']) => text);

@@ -1,7 +1,7 @@
 // Says how the last line of a test run comes about: from vitest's report, and from files that did not even load.
 // Called by vitest.
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { count, report } from '../../../build/test.ts';
+import { count, report, sumUp } from '../../../build/test.ts';
 
 const REPORT = {
   numPassedTests: 7,
@@ -47,4 +47,14 @@ describe('The last line', () => {
   ] as const)('%s', (_, counts, exitCode) => {
     expect(report([counts])).toBe(exitCode);
   });
+});
+
+test('The figures of the faults tests are added up by name, in the order in which they came', () => {
+  const lines = [
+    '{"points killed":3,"converged":3}',
+    '{"faults":7}',
+    '{"points killed":4,"converged":2}',
+    '',
+  ];
+  expect(sumUp(lines.join('\n'))).toBe('7 points killed, 5 converged, 7 faults');
 });

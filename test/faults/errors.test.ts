@@ -1,27 +1,29 @@
-// Bridge, host-local and portmap when system calls fail, and when the kernel refuses what it is asked over netlink: ADD
-// is all or nothing, DEL does what it can. Part of `npm run test:binary`; PATCHBAY_FAULTS=full tries every error at
-// every point.
+// Every plugin of every chain when system calls fail, and when the kernel refuses what it is asked over netlink: ADD is
+// all or nothing, DEL does what it can. Part of `npm test` with one error at each point, in turn, and of
+// `npm run test:faults` with all of them.
 import { describe, expect, test } from 'vitest';
 import { errnoOf } from '../../shared/linux/system-error.ts';
-import { isNetlink, listPoints, type Point, runAnswered, runRefused } from '../support/fault-points.ts';
-import { pick } from '../support/fault-scale.ts';
+import { nameOf, STAGES, type Stage, shareOf } from '../support/fault-chain.ts';
 import {
-  bridgeCall,
+  isAboutPrograms,
+  isNetlink,
+  listPoints,
+  type Point,
+  runAnswered,
+  runRefused,
+} from '../support/fault-points.ts';
+import { pick, report, TIMEOUT } from '../support/fault-scale.ts';
+import {
   delChain,
   finishChain,
   leftovers,
-  nameOf,
   openLanes,
   type Progress,
   reach,
   type Scene,
-  STAGES,
-  type Stage,
 } from '../support/fault-scene.ts';
-import { expectError, expectSuccess } from '../support/run-plugin.ts';
+import { expectError } from '../support/run-plugin.ts';
 import { type Traced, wasInjected } from '../support/strace.ts';
-
-const TIMEOUT = { timeout: 1_800_000 };
 
 const ERRORS = ['ENOMEM', 'EBUSY', 'EEXIST', 'ENOSPC', 'EROFS', 'EPERM'] as const;
 
@@ -38,13 +40,11 @@ interface Trial {
 }
 
 describe('when one call fails, or one answer is a refusal,', () => {
-  test.for(STAGES.filter(({ verb }) => verb === 'ADD'))(
-    '$verb of $plugin is all or nothing',
-    TIMEOUT,
-    (stage) => tryAll(stage, expectAllOrNothing),
+  test.for(STAGES.filter(([, { verb }]) => verb === 'ADD'))('%s is all or nothing', TIMEOUT, ([, stage]) =>
+    tryAll(stage, expectAllOrNothing),
   );
 
-  test.for(STAGES.filter(({ verb }) => verb === 'DEL'))('$verb of $plugin does the rest', TIMEOUT, (stage) =>
+  test.for(STAGES.filter(([, { verb }]) => verb === 'DEL'))('%s does the rest', TIMEOUT, ([, stage]) =>
     tryAll(stage, expectTheRest),
   );
 });
@@ -52,7 +52,7 @@ describe('when one call fails, or one answer is a refusal,', () => {
 type Expectation = (scene: Scene, progress: Progress, outcome: Traced, trial: Trial) => Promise<void>;
 
 async function tryAll(stage: Stage, expectation: Expectation): Promise<void> {
-  await using lanes = await openLanes();
+  await using lanes = await openLanes(stage.chain);
   const trials = trialsOf(await pointsOf(lanes.first, stage));
   const problems = await lanes.run(trials, async (scene, trial) => {
     const where = `${trial.errno} from ${trial.how} ${trial.point.label} (${trial.point.when})`;
@@ -65,30 +65,36 @@ async function tryAll(stage: Stage, expectation: Expectation): Promise<void> {
       return `${where}: ${error instanceof Error ? error.message : String(error)}`;
     }
   });
-  console.log(
-    `${nameOf(stage)}: ${trials.length} faults, ${trials.length - problems.length} as they should be`,
-  );
+  report(nameOf(stage), { faults: trials.length, 'met as promised': trials.length - problems.length });
   expect(problems).toEqual([]);
-  expect(trials.length).toBeGreaterThan(20);
+  expect(trials.length).toBeGreaterThan(1);
   await lanes.expectSettings();
 }
 
-async function pointsOf(scene: Scene, stage: Stage): Promise<Point[]> {
+// Once a program was started, the signal of its end makes the runtime write to itself at any time: writes are not counted
+// well enough any more to hit the right one.
+async function pointsOf(scene: Scene, stage: Stage): Promise<readonly Point[]> {
   const { call, result } = await reach(scene, stage);
   const points = await listPoints(scene.host, stage.verb, call);
   await delChain(scene, result);
-  return points;
+  const program = points.findIndex(isAboutPrograms);
+  return shareOf(stage.chain, points).filter(
+    (point) => point.syscall !== 'write' || program < 0 || points.indexOf(point) < program,
+  );
 }
 
 function trialsOf(points: readonly Point[]): Trial[] {
-  return points.flatMap((point, turn) => [
-    ...pick(ERRORS, turn).map((errno) => ({ point, how: 'call' as const, errno })),
-    ...pick(TRANSIENT, turn).map((errno) => ({ point, how: 'call' as const, errno })),
-    ...(point.answer === undefined
-      ? []
-      : pick([...ERRORS, ...TRANSIENT], turn + 1).map((errno) => ({ point, how: 'answer' as const, errno }))),
-  ]);
+  return points.flatMap((point, turn) => {
+    const ways: readonly How[] = point.answer === undefined ? ['call'] : ['call', 'answer'];
+    return pick(
+      [...ERRORS, ...TRANSIENT].flatMap((errno) => ways.map((how) => ({ point, how, errno }))),
+      turn * STRIDE,
+    );
+  });
 }
+
+// Prime to the number of ways at any point, and long enough to meet calls, answers, and all errors in turn.
+const STRIDE = 5;
 
 async function strike({ host }: Scene, { stage, call }: Progress, trial: Trial): Promise<Traced> {
   const { point, how, errno } = trial;
@@ -100,7 +106,7 @@ async function strike({ host }: Scene, { stage, call }: Progress, trial: Trial):
   return outcome;
 }
 
-// After a failure bridge leaves the host as it was, and portmap leaves what bridge has made.
+// After a failure the first plugin leaves the host as it was, and any other leaves what those before it have made.
 async function expectAllOrNothing(scene: Scene, progress: Progress, outcome: Traced, trial: Trial) {
   if (outcome.exitCode === 0) {
     const result = await finishChain(scene, progress, outcome);
@@ -108,19 +114,15 @@ async function expectAllOrNothing(scene: Scene, progress: Progress, outcome: Tra
   } else {
     expectNamed(outcome, trial);
     expect(outcome.stderr).not.toMatch(/after a failure/);
-    if (progress.result !== undefined) await delBridge(scene, progress);
+    await delChain(scene, progress.result, undefined, progress.stage.position);
   }
   expect(await leftovers(scene)).toEqual([]);
-}
-
-async function delBridge({ host, sandbox }: Scene, { result }: Progress): Promise<void> {
-  expectSuccess(await host.runPlugin('DEL', bridgeCall(sandbox, result)));
 }
 
 async function expectTheRest(scene: Scene, progress: Progress, outcome: Traced, trial: Trial) {
   if (outcome.exitCode !== 0) {
     expectNamed(outcome, trial);
-    if (progress.stage.plugin === 'bridge') expectOnly(await leftovers(scene), trial);
+    if (progress.stage.position === 0) expectOnly(await leftovers(scene), trial);
   }
   await delChain(scene, progress.result);
   expect(await leftovers(scene)).toEqual([]);
@@ -128,10 +130,12 @@ async function expectTheRest(scene: Scene, progress: Progress, outcome: Traced, 
 
 // What the fault was about may be left, and the addresses of a link that could not be deleted; nothing else.
 function expectOnly(left: readonly string[], { point }: Trial): void {
-  const isAboutRules = /NFNL|nftables/.test(point.label);
+  const isAboutRules = /NFNL|nftables/.test(point.label) || isAboutPrograms(point);
   const isAboutLinks = isNetlink(point) && !isAboutRules;
   const kinds = new Set(
-    left.map((line) => (line.startsWith('+ nft') ? 'rules' : line.startsWith('+ file') ? 'store' : 'links')),
+    left.map((line) =>
+      /^[-+] (nft|ip6?tables-save)/.test(line) ? 'rules' : line.startsWith('+ file') ? 'store' : 'links',
+    ),
   );
   if (!isAboutRules) expect(kinds).not.toContain('rules');
   if (!isAboutLinks) expect(kinds).not.toContain('links');

@@ -1,10 +1,14 @@
-// DEL of bridge, host-local and portmap with whatever a runtime may still know, in every combination: nothing of ours is
-// left wherever it can be known, and nobody else is touched. Part of `npm run test:binary`.
+// DEL of the whole chain with whatever a runtime may still know, in every combination: nothing of ours is left wherever it
+// can be known, and nobody else is touched. Part of `npm test` with a share of them, of `npm run test:faults` with all.
 import { writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { type Fields, PORTS, type Published, publish } from '../support/chain.ts';
-import { leftovers, MAPPINGS, openLanes, type Scene } from '../support/fault-scene.ts';
-import { expectSuccess, type PluginCall } from '../support/run-plugin.ts';
+import { CHAINS, type Chain, callsOf } from '../support/fault-chain.ts';
+import { report, TIMEOUT, thin } from '../support/fault-scale.ts';
+import { addChain, delChain, leftovers, MAPPINGS, openLanes, type Scene } from '../support/fault-scene.ts';
+import type { BridgeConfig } from '../support/network-list.ts';
+import { type CniResult, expectSuccess, type PluginCall } from '../support/run-plugin.ts';
+
+type Fields = { readonly [field: string]: unknown };
 
 /** What a runtime hands over at DEL, field by field; each way is named as it appears in the titles of failures. */
 const NETNS = ['present', 'empty', 'missing', 'another namespace', 'a plain file'] as const;
@@ -27,27 +31,32 @@ const COMBINATIONS: readonly Combination[] = NETNS.flatMap((netns) =>
   ),
 );
 
-test('DEL cleans up and comes to a good end in every combination, twice', {
-  timeout: 1_800_000,
-}, async () => {
-  await using lanes = await openLanes();
-  const problems = await lanes.run(COMBINATIONS, async (scene, combination) => {
-    try {
-      await tryOnce(scene, combination);
-      return undefined;
-    } catch (error) {
-      return `${JSON.stringify(combination)}: ${error instanceof Error ? error.message : String(error)}`;
-    }
-  });
-  console.log(`DEL: ${COMBINATIONS.length} combinations, ${COMBINATIONS.length - problems.length} clean`);
-  expect(problems).toEqual([]);
-  await lanes.expectSettings();
-});
+test.for(CHAINS)(
+  'DEL cleans up and comes to a good end in every combination, twice: $title',
+  TIMEOUT,
+  async (chain) => {
+    await using lanes = await openLanes(chain);
+    const combinations = thin(COMBINATIONS, 7);
+    const problems = await lanes.run(combinations, async (scene, combination) => {
+      try {
+        await tryOnce(scene, combination);
+        return undefined;
+      } catch (error) {
+        return `${JSON.stringify(combination)}: ${error instanceof Error ? error.message : String(error)}`;
+      }
+    });
+    const clean = combinations.length - problems.length;
+    report(`DEL, ${chain.title}`, { 'combinations of DEL': combinations.length, clean });
+    expect(problems).toEqual([]);
+    await lanes.expectSettings();
+  },
+);
 
 async function tryOnce(scene: Scene, combination: Combination): Promise<void> {
-  const { host } = scene;
-  const published = await publish(host, scene.sandbox, MAPPINGS);
-  const path = `/run/netns/${scene.sandbox.name}`;
+  const { host, chain, sandbox } = scene;
+  const known = { containerId: sandbox.name, netns: sandbox.path, mappings: MAPPINGS, prevResult: undefined };
+  const result = await addChain(host, chain, known);
+  const path = `/run/netns/${sandbox.name}`;
   if (combination.netns !== 'present' && combination.netns !== 'empty') {
     // The name goes; the namespace stays alive under another, as one does that a process still lives in.
     await host.shell(`touch /run/netns/kept; mount --bind ${path} /run/netns/kept; ip netns delete pod`);
@@ -56,16 +65,16 @@ async function tryOnce(scene: Scene, combination: Combination): Promise<void> {
     }
     if (combination.netns === 'a plain file') writeFileSync(host.file(path), 'no namespace');
   }
-  const calls = callsOf(scene, published, combination);
+  const calls = delCalls(scene, result, combination);
   try {
     for (const call of calls) expectSuccess(await host.runPlugin('DEL', call));
     const first = await leftAfter(scene, combination);
     for (const call of calls) expectSuccess(await host.runPlugin('DEL', call));
     const second = await leftAfter(scene, combination);
-    expect(first, 'left after the first DEL').toEqual(unknowable(published, combination));
+    expect(first, 'left after the first DEL').toEqual(unknowable(chain, result, combination));
     expect(second, 'left after the second DEL').toEqual(first);
   } finally {
-    await restore(scene, published, combination);
+    await restore(scene, combination);
   }
   expect(await leftovers(scene)).toEqual([]);
 }
@@ -78,17 +87,15 @@ async function leftAfter(scene: Scene, { netns }: Combination): Promise<string[]
 }
 
 /** The store of another directory than that of ADD is not ours to find; its records stay. */
-function unknowable({ ip4, ip6 }: Published, { ipam }: Combination): string[] {
+function unknowable(chain: Chain, result: CniResult | undefined, { ipam }: Combination): string[] {
   if (ipam !== 'another dataDir') return [];
-  return [ip4, ip6].map((ip) => `+ file /var/lib/cni/networks/${PORTS.name}/${ip} 0600 "pod\\r\\neth0"`);
+  const ips = (result?.ips ?? []).map(({ address }) => address.slice(0, address.indexOf('/')));
+  return ips.map((ip) => `+ file /var/lib/cni/networks/${chain.network.name}/${ip} 0600 "pod\\r\\neth0"`);
 }
 
 /** Puts the sandbox back under its name, and frees what could not be known. */
-async function restore(
-  { host, sandbox }: Scene,
-  published: Published,
-  { netns, ipam }: Combination,
-): Promise<void> {
+async function restore(scene: Scene, { netns, ipam }: Combination): Promise<void> {
+  const { host, sandbox } = scene;
   if (netns !== 'present' && netns !== 'empty') {
     await host.shell(`
       umount ${sandbox.path} 2> /dev/null || true
@@ -97,23 +104,29 @@ async function restore(
       umount /run/netns/kept; rm /run/netns/kept
     `);
   }
-  if (ipam === 'another dataDir') expectSuccess(await host.runPlugin('DEL', published.call));
+  if (ipam === 'another dataDir') await delChain(scene, undefined);
 }
 
-function callsOf(scene: Scene, published: Published, combination: Combination): PluginCall[] {
-  const { call } = published;
-  const netns = combination.netns === 'empty' ? '' : scene.sandbox.path;
-  const fields = { ...prevResultOf(scene, published, combination), ...runtimeConfigOf(combination) };
-  const { cniVersion, name } = PORTS;
-  const portmap = { cniVersion, name, type: 'portmap', ...fields };
-  const bridge = { ...PORTS, ipam: ipamOf(combination), ...fields };
-  return [
-    { ...call, plugin: 'portmap', netns, config: portmap },
-    { ...call, netns, config: bridge },
-  ];
+function delCalls(scene: Scene, result: CniResult | undefined, combination: Combination): PluginCall[] {
+  const { chain, sandbox } = scene;
+  const netns = combination.netns === 'empty' ? '' : sandbox.path;
+  const changed = { ...chain, network: { ...chain.network, ipam: ipamOf(chain, combination) } };
+  const known = { containerId: sandbox.name, netns, mappings: [], prevResult: undefined };
+  const fields = { ...prevResultOf(scene, result, combination), ...runtimeConfigOf(combination) };
+  return callsOf(changed, known)
+    .map((call) => ({ ...call, config: { ...withoutRuntimeConfig(call.config as Fields), ...fields } }))
+    .reverse();
 }
 
-function prevResultOf({ resident }: Scene, { result }: Published, { prevResult }: Combination): Fields {
+function withoutRuntimeConfig({ runtimeConfig: _, ...fields }: Fields): Fields {
+  return fields;
+}
+
+function prevResultOf(
+  { resident }: Scene,
+  result: CniResult | undefined,
+  { prevResult }: Combination,
+): Fields {
   switch (prevResult) {
     case 'present':
       return { prevResult: result };
@@ -122,7 +135,7 @@ function prevResultOf({ resident }: Scene, { result }: Published, { prevResult }
     case 'of a foreign version':
       return { prevResult: { cniVersion: '0.2.0', ip4: { ip: '10.92.0.2/24' }, dns: 'none' } };
     case 'of another attachment':
-      return { prevResult: resident.result };
+      return { prevResult: resident };
   }
 }
 
@@ -143,13 +156,14 @@ function runtimeConfigOf({ runtimeConfig }: Combination): Fields {
   }
 }
 
-function ipamOf({ ipam }: Combination): Fields {
+function ipamOf({ network }: Chain, { ipam }: Combination): Fields {
+  const asAtAdd = (network as BridgeConfig).ipam ?? {};
   switch (ipam) {
     case 'as at ADD':
-      return PORTS.ipam ?? {};
+      return asAtAdd;
     case 'another range':
-      return { ...PORTS.ipam, ranges: [[{ subnet: '10.93.0.0/24' }]] };
+      return { ...asAtAdd, ranges: [[{ subnet: '10.93.0.0/24' }]] };
     case 'another dataDir':
-      return { ...PORTS.ipam, dataDir: '/var/lib/cni/elsewhere' };
+      return { ...asAtAdd, dataDir: '/var/lib/cni/elsewhere' };
   }
 }

@@ -1,8 +1,8 @@
 // The very first ADD on a host, which also makes bridge, gateway addresses, store, table and settings: killed anywhere,
-// the next one finishes the work; and what somebody else makes in the same moment is taken as it is. Part of
-// `npm run test:binary`; PATCHBAY_FAULTS=full tries every recovery at every point.
+// the next one finishes the work; and what somebody else makes in the same moment is taken as it is. Part of `npm test`
+// with a share of these points, and of `npm run test:faults` with every recovery at every point.
 import { describe, expect, test } from 'vitest';
-import { portCallOf } from '../support/chain.ts';
+import { NATIVE, nameOf, type Stage, stagesOf } from '../support/fault-chain.ts';
 import {
   listElsewhere,
   listPoints,
@@ -11,27 +11,23 @@ import {
   runKilled,
   type Side,
 } from '../support/fault-points.ts';
-import { inParallel, pick } from '../support/fault-scale.ts';
+import { inParallel, pick, report, TIMEOUT, thin } from '../support/fault-scale.ts';
 import {
-  bridgeCall,
+  calls,
   collect,
   delChain,
+  finishChain,
   type Ground,
-  MAPPINGS,
-  nameOf,
   type Progress,
   reach,
   retryChain,
-  STAGES,
-  type Stage,
   settle,
 } from '../support/fault-scene.ts';
 import { openPrivateHost } from '../support/private-host.ts';
-import { expectError, expectResult, expectSuccess } from '../support/run-plugin.ts';
+import { expectError, expectResult, type PluginCall } from '../support/run-plugin.ts';
 import { difference, type Snapshot } from '../support/snapshot.ts';
 import type { Traced } from '../support/strace.ts';
 
-const TIMEOUT = { timeout: 1_800_000 };
 const LANES = 3;
 const SIDES: readonly Side[] = ['before', 'after'];
 
@@ -40,8 +36,13 @@ interface FreshGround extends Ground, AsyncDisposable {}
 async function openFresh(): Promise<FreshGround> {
   const host = await openPrivateHost();
   const sandbox = await host.addSandbox('pod');
-  return { host, sandbox, [Symbol.asyncDispose]: () => host.close() };
+  return { chain: NATIVE, host, sandbox, [Symbol.asyncDispose]: () => host.close() };
 }
+
+const ADDITIONS = stagesOf(NATIVE)
+  .filter(({ verb }) => verb === 'ADD')
+  .map((stage) => [nameOf(stage), stage] as const);
+const [FIRST] = stagesOf(NATIVE) as [Stage];
 
 interface Recovery {
   readonly name: string;
@@ -70,10 +71,10 @@ interface Trial {
 }
 
 describe('the first ADD of a host, killed at any system call that changes something,', () => {
-  test.for(STAGES.filter(({ verb }) => verb === 'ADD'))('is made good: $plugin', TIMEOUT, async (stage) => {
+  test.for(ADDITIONS)('is made good: %s', TIMEOUT, async ([, stage]) => {
     const wanted = await afterOneAttachment();
     const points = await pointsOf(stage);
-    const places = points.flatMap((point) => SIDES.map((side) => ({ point, side })));
+    const places = thin(points, 3).flatMap((point) => SIDES.map((side) => ({ point, side })));
     const trials = places.flatMap((place, turn) =>
       pick(RECOVERIES, turn).map((recovery): Trial => ({ ...place, stage, recovery })),
     );
@@ -88,8 +89,11 @@ describe('the first ADD of a host, killed at any system call that changes someth
       }
     });
     const problems = outcomes.filter((problem) => problem !== undefined);
-    const figures = `${points.length} points, ${trials.length} times killed`;
-    console.log(`${nameOf(stage)} on a fresh host: ${figures}, ${trials.length - problems.length} converged`);
+    report(`${nameOf(stage)}, on a fresh host`, {
+      points: points.length,
+      'points killed': trials.length,
+      converged: trials.length - problems.length,
+    });
     expect(problems).toEqual([]);
   });
 });
@@ -188,19 +192,15 @@ const RACES: readonly Race[] = [
 
 describe('what somebody else makes at the same moment is as good as ours:', () => {
   test.each(RACES)('$title', async ({ label, nth, rival, sign }) => {
-    const points = (await pointsOf(ADD_OF_BRIDGE)).filter((point) => label.test(point.label));
+    const points = (await pointsOf(FIRST)).filter((point) => label.test(point.label));
     const point = points.at(nth);
     if (point === undefined) throw new Error(`There is no ${label}`);
     await using ground = await openFresh();
-    const { host, sandbox } = ground;
-    const call = bridgeCall(sandbox, undefined);
+    const { host } = ground;
+    const call = firstCall(ground);
     const traced = await runDelayed(host, 'ADD', call, point, () => host.shell(rival));
     expect(traced.lines.join('\n')).toMatch(sign);
-    const attached = { call, result: expectResult(traced), ip4: '', ip6: '' };
-    const portCall = portCallOf(attached, MAPPINGS);
-    expectSuccess(await host.runPlugin('ADD', portCall));
-    expectSuccess(await host.runPlugin('CHECK', bridgeCall(sandbox, attached.result)));
-    expectSuccess(await host.runPlugin('CHECK', portCall));
+    await finishChain(ground, { stage: FIRST, call, result: undefined }, traced);
   });
 });
 
@@ -228,8 +228,8 @@ describe('what somebody else makes at the same moment stays theirs:', () => {
   });
 
   async function raced(ground: Ground, label: RegExp, rival: string): Promise<Traced> {
-    const { host, sandbox } = ground;
-    const call = bridgeCall(sandbox, undefined);
+    const { host } = ground;
+    const call = firstCall(ground);
     const point = (await pointsOfSettled()).find((candidate) => label.test(candidate.label));
     if (point === undefined) throw new Error(`There is no ${label}`);
     return runDelayed(host, 'ADD', call, point, () => host.shell(rival));
@@ -238,15 +238,17 @@ describe('what somebody else makes at the same moment stays theirs:', () => {
   async function pointsOfSettled(): Promise<Point[]> {
     await using ground = await openFresh();
     await settle(ground);
-    return await listPoints(ground.host, 'ADD', bridgeCall(ground.sandbox, undefined));
+    return await listPoints(ground.host, 'ADD', firstCall(ground));
   }
 });
 
 test('nothing is changed by any thread but the one that is looked at', async () => {
   await using ground = await openFresh();
-  const call = bridgeCall(ground.sandbox, undefined);
+  const call = firstCall(ground);
   expect(await listElsewhere(ground.host, 'ADD', call)).toEqual([]);
   expect(await listElsewhere(ground.host, 'DEL', call)).toEqual([]);
 });
 
-const ADD_OF_BRIDGE: Stage = { verb: 'ADD', plugin: 'bridge' };
+function firstCall(ground: Ground): PluginCall {
+  return calls(ground, undefined)[0] as PluginCall;
+}

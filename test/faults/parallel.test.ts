@@ -1,13 +1,13 @@
 // Random verbs from many workers at once against a model that is a few lines long: no address twice, no failure of what
-// is right, nothing left at the end. Part of `npm run test:binary`; PATCHBAY_FAULTS=full runs ten times as many, and
-// PATCHBAY_SEED another sequence.
+// is right, nothing left at the end. Part of `npm test`, and of `npm run test:faults` with ten times as many. PATCHBAY_SEED
+// makes another sequence.
 import { copyFileSync, existsSync, linkSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { type Attached, withPrevResult } from '../support/attachment.ts';
 import { type Mapping, portCallOf } from '../support/chain.ts';
-import { IS_FULL, inParallel, SEED, seeded } from '../support/fault-scale.ts';
+import { IS_FULL, inParallel, report, SEED, seeded, TIMEOUT } from '../support/fault-scale.ts';
 import type { BridgeConfig } from '../support/network-list.ts';
 import { openPrivateHost, type PrivateHost, type Sandbox } from '../support/private-host.ts';
 import {
@@ -24,7 +24,6 @@ const REFERENCE = '/usr/lib/cni';
 const VERBS = IS_FULL ? 2000 : 200;
 const WORKERS = 32;
 const CONTAINERS = 60;
-const TIMEOUT = { timeout: 1_800_000 };
 
 /** The plugins once more as files of their own: an upgrade in the middle of everything. */
 let copy: string;
@@ -71,6 +70,7 @@ test(`${VERBS} random verbs of ${WORKERS} workers on three networks`, TIMEOUT, a
     }
   });
   console.log(`seed ${SEED}: ${[...counts].map(([verb, count]) => `${count} ${verb}`).join(', ')}`);
+  report('parallel', { 'verbs at once': VERBS, 'as the model says': VERBS - model.problems.length });
   expect(model.problems).toEqual([]);
 
   await inParallel(model.attachments, WORKERS, (attachment) => model.run('DEL', attachment, copy));

@@ -1,0 +1,133 @@
+// Every plugin of every chain killed before and after every system call that changes something: whatever is left, DEL, a
+// new ADD, and GC each come to a clean end. Part of `npm test` with one of these at each place, in turn, and of
+// `npm run test:faults` with all of them.
+import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
+import { nameOf, STAGES, type Stage, shareOf } from '../support/fault-chain.ts';
+import { listPoints, type Point, runKilled, type Side } from '../support/fault-points.ts';
+import { pick, report, TIMEOUT } from '../support/fault-scale.ts';
+import {
+  collect,
+  delChain,
+  type Ground,
+  leftovers,
+  MEMORIES,
+  openLanes,
+  type Progress,
+  reach,
+  retryChain,
+  type Scene,
+  settle,
+} from '../support/fault-scene.ts';
+
+const SIDES: readonly Side[] = ['before', 'after'];
+
+/** What is done after the kill; it must succeed, and leave nothing. */
+interface Recovery {
+  readonly name: string;
+  run(scene: Scene, progress: Progress): Promise<void>;
+}
+
+const RECOVERIES: readonly Recovery[] = [
+  ...MEMORIES.map((memory) => ({
+    name: `DEL with ${JSON.stringify(memory)}`,
+    run: (scene: Scene, { result }: Progress) => delChain(scene, result, memory),
+  })),
+  {
+    name: 'ADD again',
+    async run(scene, { result }) {
+      await delChain(scene, (await retryChain(scene)) ?? result);
+    },
+  },
+  { name: 'GC', run: collect },
+];
+
+/** One kill and what follows. */
+interface Trial {
+  readonly point: Point;
+  readonly side: Side;
+  readonly recovery: Recovery;
+}
+
+describe('killed at any system call that changes something', () => {
+  test.for(STAGES)('%s is made good by DEL, by ADD, by GC', TIMEOUT, async ([, stage]) => {
+    await using lanes = await openLanes(stage.chain);
+    const points = await pointsOf(lanes.first, stage);
+    const trials = trialsOf(points);
+    const problems = await lanes.run(trials, (scene, trial) => tryOnce(scene, stage, trial));
+    report(nameOf(stage), {
+      points: points.length,
+      'points killed': trials.length,
+      converged: trials.length - problems.length,
+    });
+    expect(problems).toEqual([]);
+    expect(points.length).toBeGreaterThan(1);
+    await lanes.expectSettings();
+  });
+});
+
+/** Only what changes something: dying at a question is dying after the change before it. */
+async function pointsOf(scene: Scene, stage: Stage): Promise<readonly Point[]> {
+  const { call, result } = await reach(scene, stage);
+  const points = await listPoints(scene.host, stage.verb, call);
+  await delChain(scene, result, { netns: true, prevResult: false });
+  return shareOf(stage.chain, points).filter(({ isChange }) => isChange);
+}
+
+function trialsOf(points: readonly Point[]): Trial[] {
+  const places = points.flatMap((point) => SIDES.map((side) => ({ point, side })));
+  return places.flatMap((place, turn) => pick(RECOVERIES, turn).map((recovery) => ({ ...place, recovery })));
+}
+
+/** Tells what went wrong, undefined when nothing did. */
+async function tryOnce(scene: Scene, stage: Stage, trial: Trial): Promise<string | undefined> {
+  const { point, side, recovery } = trial;
+  const where = `killed ${side} ${point.label} (${point.when}), then ${recovery.name}`;
+  try {
+    const progress = await killAt(scene, stage, point, side);
+    await programsEnded(scene);
+    expectWholeRecords(scene);
+    await recovery.run(scene, progress);
+    const left = await leftovers(scene);
+    return left.length === 0 ? undefined : `${where}: ${left.join('\n  ')}`;
+  } catch (error) {
+    return `${where}: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}
+
+const SHOTS = 5;
+
+async function killAt(scene: Scene, stage: Stage, point: Point, side: Side): Promise<Progress> {
+  for (let shot = 1; shot <= SHOTS; shot += 1) {
+    const progress = await reach(scene, stage);
+    if ((await runKilled(scene.host, stage.verb, progress.call, point, side)) !== undefined) return progress;
+    await programsEnded(scene);
+    await delChain(scene, progress.result);
+    await settle(scene);
+  }
+  throw new Error(`The kill missed ${SHOTS} times`);
+}
+
+/** A helper program outlives the plugin that started it, and does or leaves what it was told. */
+async function programsEnded({ host }: Ground): Promise<void> {
+  const isHelper = (pid: string) => {
+    try {
+      return /^(ip6?tables|xtables)/.test(readFileSync(host.file(`/proc/${pid}/comm`), 'utf8'));
+    } catch {
+      return false;
+    }
+  };
+  for (const deadline = Date.now() + 10_000; readdirSync(host.file('/proc')).some(isHelper); await delay(5)) {
+    if (Date.now() > deadline) throw new Error('A helper program does not end');
+  }
+}
+
+/** No address file is ever torn: it is there as a whole, or not. */
+function expectWholeRecords({ host, chain }: Ground): void {
+  const directory = host.file(`/var/lib/cni/networks/${chain.network.name}`);
+  const names = readdirSync(directory).filter((name) => /^(10\.92\.0\.(?!250$)|fd00:)/.test(name));
+  for (const name of names) {
+    expect(readFileSync(`${directory}/${name}`, 'latin1'), name).toMatch(/^(pod|resident)\r\neth0$/);
+  }
+}

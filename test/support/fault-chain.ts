@@ -1,0 +1,128 @@
+// Lists of plugins as a runtime calls them, one after the other: the chains that the faults tests hurt.
+// A new plugin comes under all of these tests by an entry in CHAINED, or, when it makes an interface, by a chain of its own.
+import { PORTS } from './chain.ts';
+import { isAboutPrograms, type Point } from './fault-points.ts';
+import { IS_FULL } from './fault-scale.ts';
+import type { BridgeConfig, PluginConfig } from './network-list.ts';
+import type { CniResult, PluginCall } from './run-plugin.ts';
+
+type Fields = { readonly [field: string]: unknown };
+
+/** A plugin behind the first, with what the network's list says of it. */
+export interface Chained extends Fields {
+  readonly type: string;
+  /** What `runtimeConfig` it is handed, as in a list. */
+  readonly capabilities?: { readonly portMappings?: true };
+}
+
+export interface Chain {
+  readonly title: string;
+  /** The first plugin, which makes the interface. */
+  readonly network: PluginConfig;
+  readonly chained: readonly Chained[];
+  readonly ifname: string;
+}
+
+/** An entry of `runtimeConfig.portMappings`. */
+interface Mapping {
+  readonly hostPort: number;
+  readonly containerPort: number;
+  readonly protocol: string;
+}
+
+const PORTMAP: Chained = { type: 'portmap', capabilities: { portMappings: true } };
+
+/** The plugins behind bridge, each by its own means. */
+const CHAINED: readonly Chained[] = [PORTMAP];
+
+/** What a host does by default. */
+export const NATIVE: Chain = { title: 'nftables', network: PORTS, chained: CHAINED, ifname: 'eth0' };
+
+/** The reference's chains, written and removed by iptables. */
+export const IPTABLES: Chain = {
+  title: 'iptables',
+  network: { ...PORTS, ipMasqBackend: 'iptables' } satisfies BridgeConfig,
+  chained: [{ ...PORTMAP, backend: 'iptables' }],
+  ifname: 'eth0',
+};
+
+export const CHAINS: readonly Chain[] = [NATIVE, IPTABLES];
+
+/** What a quick run looks at: everything of the default, and of other chains what they do otherwise. */
+export function shareOf(chain: Chain, points: readonly Point[]): readonly Point[] {
+  return IS_FULL || chain === NATIVE ? points : points.filter(isAboutPrograms);
+}
+
+/** Where a runtime is when the fault strikes: the verb, and the plugin by its place in the chain. */
+export interface Stage {
+  readonly chain: Chain;
+  readonly verb: 'ADD' | 'DEL';
+  readonly position: number;
+}
+
+/** In the order in which a runtime comes to them. */
+export function stagesOf(chain: Chain): Stage[] {
+  const positions = [0, ...chain.chained.map((_, index) => index + 1)];
+  return [
+    ...positions.map((position) => ({ chain, verb: 'ADD' as const, position })),
+    ...positions.toReversed().map((position) => ({ chain, verb: 'DEL' as const, position })),
+  ];
+}
+
+/** All stages of all chains, each under the name that titles show. */
+export const STAGES: readonly (readonly [name: string, stage: Stage])[] = CHAINS.flatMap((chain) =>
+  stagesOf(chain).map((stage) => [nameOf(stage), stage] as const),
+);
+
+/** `ADD bridge, iptables`: how titles and messages name a stage. */
+export function nameOf({ chain, verb, position }: Stage): string {
+  return `${verb} ${typeAt(chain, position)}, ${chain.title}`;
+}
+
+export function typeAt(chain: Chain, position: number): string {
+  return position === 0 ? chain.network.type : (chain.chained[position - 1]?.type ?? '');
+}
+
+/** An attachment as a runtime knows it. */
+export interface Known {
+  readonly containerId: string;
+  readonly netns: string;
+  readonly mappings: readonly Mapping[];
+  readonly prevResult: CniResult | undefined;
+  /** Instead of the plugins under test. */
+  readonly directory?: string | undefined;
+}
+
+/** The calls of a verb for each plugin of the chain, first plugin first. */
+export function callsOf(chain: Chain, known: Known): PluginCall[] {
+  const { network, chained, ifname } = chain;
+  const { containerId, netns, mappings, prevResult, directory } = known;
+  const { cniVersion, name } = network;
+  const outcome = prevResult === undefined ? {} : { prevResult };
+  const place = { containerId, netns, ifname, ...(directory === undefined ? {} : { directory }) };
+  return [
+    { ...place, plugin: network.type, config: { ...network, ...outcome } },
+    ...chained.map((plugin) => {
+      const runtimeConfig = plugin.capabilities?.portMappings ? { portMappings: mappings } : {};
+      return {
+        ...place,
+        plugin: plugin.type,
+        config: { cniVersion, name, ...plugin, runtimeConfig, ...outcome },
+      };
+    }),
+  ];
+}
+
+/** The calls of GC for each plugin of the chain, which keep these containers. */
+export function gcCallsOf(
+  { network, chained, ifname }: Chain,
+  containerIds: readonly string[],
+): PluginCall[] {
+  const { cniVersion, name } = network;
+  const valid = containerIds.map((containerID) => ({ containerID, ifname }));
+  const list = { 'cni.dev/valid-attachments': valid };
+  return [
+    { plugin: network.type, config: { ...network, ...list } },
+    ...chained.map((plugin) => ({ plugin: plugin.type, config: { cniVersion, name, ...plugin, ...list } })),
+  ];
+}
