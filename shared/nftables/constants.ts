@@ -108,6 +108,11 @@ export const NFT_REG32_00 = 8;
 export const NFTA_EXPR_NAME = 1;
 export const NFTA_EXPR_DATA = 2;
 
+/** NFTA_MATCH_* and NFTA_TARGET_* are the same numbers. */
+export const NFTA_XT_NAME = 1;
+export const NFTA_XT_REV = 2;
+export const NFTA_XT_INFO = 3;
+
 export const NFTA_META_DREG = 1;
 export const NFTA_META_KEY = 2;
 export const NFTA_META_SREG = 3;

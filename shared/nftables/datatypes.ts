@@ -148,8 +148,12 @@ export type AnyProtocol = Protocol | 'icmp' | 'icmpv6';
 const PROTOCOLS: Readonly<Record<AnyProtocol, number>> = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58, sctp: 132 };
 
 function protocolName(number: number): string {
-  for (const [name, value] of Object.entries(PROTOCOLS)) if (value === number) return name;
-  return String(number);
+  return protocolOf(number) ?? String(number);
+}
+
+/** The protocol of that number, undefined when it is none of those that have ports. */
+export function protocolOf(number: number | undefined): Protocol | undefined {
+  return (['tcp', 'udp', 'sctp'] as const).find((name) => PROTOCOLS[name] === number);
 }
 
 /** The value of an `inet_proto` field: one byte, the number of the Assigned Internet Protocol Numbers registry. */

@@ -48,6 +48,8 @@ function formatExpr(expr: Expr): string {
       return formatNat(expr);
     case 'payload':
       return `payload load ${expr.length}b @ ${named(BASES, expr.base)} header + ${expr.offset} => reg ${expr.dreg}`;
+    case 'xt':
+      return `${expr.role} name ${expr.name} rev ${expr.revision}`;
     case 'unknown':
       return `${expr.name} ?`;
   }

@@ -54,6 +54,8 @@ export interface Nftables extends Disposable {
    * The number of the ruleset's present state, for `commit`. Read it first, then what the commit is decided from.
    */
   generation(): number;
+  /** The tables of every family; a host has a handful. Equivalent to: `nft list tables` */
+  listTables(): TableFact[];
   /** Equivalent to: `nft list table …`, the table alone. */
   findTable(table: TableRef): TableFact | undefined;
   /** Equivalent to: `nft list chain …`, the chain alone. */
@@ -143,6 +145,12 @@ class Ruleset implements Nftables {
     const generation = decodeGeneration(reply);
     if (generation === undefined) throw new Error(`Cannot ${operation}: malformed answer`);
     return generation;
+  }
+
+  listTables(): TableFact[] {
+    const everyFamily = Uint8Array.of(0, NFNETLINK_V0, 0, 0);
+    const replies = this.#list('list the tables', request(NFT_MSG_GETTABLE, everyFamily));
+    return replies.flatMap((reply) => decodeTable(reply) ?? []);
   }
 
   findTable(table: TableRef): TableFact | undefined {

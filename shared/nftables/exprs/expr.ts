@@ -12,8 +12,9 @@ import { type MasqExpr, readMasq, writeMasq } from './masq.ts';
 import { type MetaExpr, readMeta, writeMeta } from './meta.ts';
 import { type NatExpr, readNat, writeNat } from './nat.ts';
 import { type PayloadExpr, readPayload, writePayload } from './payload.ts';
+import { readXt, type XtExpr } from './xt.ts';
 
-export type Expr = KnownExpr | UnknownExpr;
+export type Expr = KnownExpr | XtExpr | UnknownExpr;
 
 /** What lower.ts makes. */
 export type KnownExpr =
@@ -89,7 +90,7 @@ export function readExpr(attributes: Attributes): Expr {
   return readKnown(name, data) ?? { kind: 'unknown', name, data };
 }
 
-function readKnown(name: string, data: Uint8Array | undefined): KnownExpr | undefined {
+function readKnown(name: string, data: Uint8Array | undefined): KnownExpr | XtExpr | undefined {
   if (data === undefined) return undefined;
   try {
     return readNamed(name, readAttributes(data));
@@ -98,7 +99,7 @@ function readKnown(name: string, data: Uint8Array | undefined): KnownExpr | unde
   }
 }
 
-function readNamed(name: string, a: Attributes): KnownExpr | undefined {
+function readNamed(name: string, a: Attributes): KnownExpr | XtExpr | undefined {
   switch (name) {
     case 'bitwise':
       return readBitwise(a);
@@ -120,6 +121,9 @@ function readNamed(name: string, a: Attributes): KnownExpr | undefined {
       return readNat(a);
     case 'payload':
       return readPayload(a);
+    case 'match':
+    case 'target':
+      return readXt(name, a);
     default:
       return undefined;
   }
