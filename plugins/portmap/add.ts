@@ -1,4 +1,5 @@
 // The portmap plugin's ADD: publishes the container's ports, all or none. Called by dispatch behind an interface plugin.
+import type { Owner } from '../../shared/cni/attachment.ts';
 import { expectChained } from '../../shared/cni/chained.ts';
 import { kernelFeatureMissing } from '../../shared/cni/error.ts';
 import type { AddCall } from '../../shared/cni/plugin.ts';
@@ -6,14 +7,14 @@ import type { Result } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
 import { findHostLink, isAlive } from '../../shared/host/links.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
-import { addHostports, expectNoConflict, type PortsWish } from '../../shared/ruleset/hostports.ts';
 import { findRuleset, type RulesetNeed, withRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapConfig } from './config.ts';
-import { removePorts } from './del.ts';
-import { forgetFlows } from './flows.ts';
+import { addressesIn, removePorts } from './del.ts';
+import { forgetFlows, forgetRemoved } from './flows.ts';
 import { addIptablesPorts, removeIptablesPorts } from './iptables.ts';
 import { enableLocalnet } from './localnet.ts';
 import { type MappingPlan, planMappings } from './plan.ts';
+import { type Moved, publishByIptables, publishNatively, withdrawPorts } from './publish.ts';
 import { planWish } from './wish.ts';
 
 /** What a kernel without nf_tables means for a verb. */
@@ -23,25 +24,36 @@ export function need(fail: RulesetNeed['fail']): RulesetNeed {
 
 /**
  * Publishes the ports of `runtimeConfig.portMappings` and passes the result on unchanged (CNI SPEC 1.1.0, section 2,
- * "ADD"). Throws portConflict naming the holder of a port, invalidConfig without a prevResult; undoes what it made.
+ * "ADD"). What an earlier ADD of the attachment published goes, also when there is nothing to publish now. Throws
+ * portConflict naming the holder of a port, invalidConfig without a prevResult; undoes what it made.
  */
 export function add(call: AddCall<PortmapConfig>): Result {
   const { config, attachment, log } = call;
   const prevResult = expectChained(call.network.prevResult, 'portmap');
   if (config.mappings.length === 0) {
+    withdraw(call, prevResult);
     return prevResult;
   }
   const plan = planMappings(config, prevResult, attachment);
   for (const line of [...plan.skipped, ...plan.warnings]) {
     log(line);
   }
-  if (plan.entries.length > 0) {
-    using host = openRtnetlink();
-    using rollback = new Rollback(log);
-    publish(call, host, plan, prevResult, rollback);
-    rollback.commit();
+  if (plan.entries.length === 0) {
+    withdraw(call, prevResult);
+    return prevResult;
   }
+  using host = openRtnetlink();
+  using rollback = new Rollback(log);
+  publish(call, host, plan, prevResult, rollback);
+  rollback.commit();
   return prevResult;
+}
+
+/** Takes back what an earlier ADD of the attachment published. Starts no program unless iptables holds some of it. */
+function withdraw({ attachment, log }: AddCall<PortmapConfig>, prevResult: Result): void {
+  using nft = findRuleset();
+  const removed = nft === undefined ? [] : withdrawPorts(nft, attachment, addressesIn(prevResult) ?? []);
+  forgetRemoved(removed, log);
 }
 
 function publish(
@@ -53,34 +65,22 @@ function publish(
 ): void {
   const { config, attachment, log } = call;
   const wish = planWish(config, attachment, findHostLink(host, attachment, prevResult), plan);
+  const isAliveHere = (owner: Owner) => isAlive(host, owner);
+  let moved: Moved;
   if (config.backend === 'iptables') {
-    refuseNativeConflicts(wish, host);
     rollback.add('remove the iptables rules', () => {
       using nft = findRuleset();
       removeIptablesPorts(nft, attachment);
     });
-    addIptablesPorts(config, attachment, plan);
+    moved = publishByIptables(wish, isAliveHere, () => addIptablesPorts(config, attachment, plan));
   } else {
     rollback.add('remove the published ports', () => removePorts(attachment));
-    addPorts(wish, host, log);
+    moved = withRuleset(need(kernelFeatureMissing), (nft) => publishNatively(nft, wish, isAliveHere));
+  }
+  for (const line of moved.lines) {
+    log(line);
   }
   enableLocalnet(config, host, plan, log);
   forgetFlows(host, { ports: plan.entries, replySource: undefined }, log);
-}
-
-/** The format's own holders are not looked for: what is a conflict there, the reference decides by order. */
-function refuseNativeConflicts(wish: PortsWish, host: Rtnetlink): void {
-  using nft = findRuleset();
-  if (nft !== undefined) {
-    expectNoConflict(nft, wish, (owner) => isAlive(host, owner));
-  }
-}
-
-function addPorts(wish: PortsWish, host: Rtnetlink, log: (line: string) => void): void {
-  const replaced = withRuleset(need(kernelFeatureMissing), (nft) =>
-    addHostports(nft, wish, (owner) => isAlive(host, owner)),
-  );
-  for (const line of replaced) {
-    log(line);
-  }
+  forgetRemoved(moved.removed, log);
 }

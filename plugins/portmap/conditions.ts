@@ -2,20 +2,8 @@
 // Called by config.ts; what comes out is all that ever reaches a rule, the text itself never does.
 import { type CniError, invalidConfig, quote } from '../../shared/cni/error.ts';
 import { type Cidr, type Family, formatCidr, networkOf, parseCidr, parseIp } from '../../shared/ip/cidr.ts';
-
-/** What a packet must fulfil. Host bits of a network are zero. */
-export type Condition =
-  | { readonly kind: 'saddr' | 'daddr'; readonly cidr: Cidr; readonly negated: boolean }
-  | {
-      readonly kind: 'iifname';
-      /** The name of a link, or with `isPrefix` the beginning of one. */
-      readonly name: string;
-      readonly isPrefix: boolean;
-      readonly negated: boolean;
-    };
-
-/** Conditions that must all hold. */
-export type ConditionList = readonly Condition[];
+import { isLinkName } from '../../shared/linux/link-name.ts';
+import type { Condition, ConditionList } from '../../shared/nftables/conditions.ts';
 
 /** Whose tokens they are: the field for messages, the family that its addresses must have. */
 export interface TokenSource {
@@ -217,17 +205,13 @@ function readCondition(word: string, { kind, negated, wildcard }: Form, source: 
   if (kind === 'iifname') {
     const isPrefix = word.endsWith(wildcard);
     const name = isPrefix ? word.slice(0, -1) : word;
-    if (!isLinkName(name)) throw refusal(source, word, 'the name of a link is expected here');
+    if (!isLinkName(name, { plain: true }))
+      throw refusal(source, word, 'the name of a link is expected here');
     return { kind, name, isPrefix, negated };
   }
   const condition = { kind, cidr: readNetwork(word, source), negated };
   if (negated && isAlwaysTrue(condition)) throw refusal(source, word, 'no packet fulfils its negation');
   return condition;
-}
-
-// Stricter than the kernel, which allows any letter but "/", ":" and blanks: nothing here needs quoting anywhere.
-function isLinkName(name: string): boolean {
-  return /^[A-Za-z0-9_.@][A-Za-z0-9_.@-]{0,14}$/.test(name) && name !== '.' && name !== '..';
 }
 
 function readNetwork(word: string, source: TokenSource): Cidr {

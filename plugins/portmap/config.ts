@@ -5,8 +5,9 @@ import { configObject, decode, pickKeys, wholeNumber } from '../../shared/cni/de
 import { invalidConfig, quote } from '../../shared/cni/error.ts';
 import type { ConfigSource } from '../../shared/cni/plugin.ts';
 import { chainName } from '../../shared/iptables/chain-name.ts';
-import { type ConditionList, findRepeatedKind, parseConditions, type TokenSource } from './conditions.ts';
-import { findOverlap } from './overlap.ts';
+import type { ConditionList } from '../../shared/nftables/conditions.ts';
+import { findOverlap } from '../../shared/ruleset/port-overlap.ts';
+import { findRepeatedKind, parseConditions, type TokenSource } from './conditions.ts';
 import { describeMapping, hostPortsOf, type PortMapping, portMappingSchema } from './port-mapping.ts';
 
 export type Backend = 'nftables' | 'iptables';

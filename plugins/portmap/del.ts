@@ -8,17 +8,11 @@ import { readableAddresses } from '../../shared/host/addresses.ts';
 import type { Cidr } from '../../shared/ip/cidr.ts';
 import { planReferenceHostportsCleanup } from '../../shared/iptables/reference-hostports.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
-import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { commitGuarded } from '../../shared/ruleset/commit.ts';
-import {
-  listConditionalPorts,
-  listHostports,
-  type PublishedPort,
-  planHostportsRemoval,
-} from '../../shared/ruleset/hostports.ts';
+import { planHostportsRemoval } from '../../shared/ruleset/hostports.ts';
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapTeardown } from './config.ts';
-import { type FlowScope, forgetFlows } from './flows.ts';
+import { type FlowScope, forgetRemoved } from './flows.ts';
 import { removeIptablesPorts } from './iptables.ts';
 
 /**
@@ -34,11 +28,7 @@ export function del(call: DelCall<PortmapTeardown>): void {
     if (nft !== undefined) removed.push(...removeHeld(nft, attachment, call.network.prevResult));
   });
   failures.attempt('remove the iptables rules', () => removed.push(...removeIptablesPorts(nft, attachment)));
-  failures.attempt('forget the flows', () => {
-    if (removed.length === 0) return;
-    using host = openRtnetlink();
-    forgetFlows(host, { ports: removed, replySource: removed.map(({ target }) => target) }, log);
-  });
+  failures.attempt('forget the flows', () => forgetRemoved(removed, log));
   failures.throwIfAny();
 }
 
@@ -50,23 +40,23 @@ export function removePorts(attachment: Attachment): void {
   }
 }
 
-function removeHeld(nft: Nftables, attachment: Attachment, prevResult: Result | undefined): PublishedPort[] {
+function removeHeld(
+  nft: Nftables,
+  attachment: Attachment,
+  prevResult: Result | undefined,
+): FlowScope['ports'] {
   const hash = ownerHash(attachment);
-  let removed: PublishedPort[] = [];
+  let removed: FlowScope['ports'] = [];
   commitGuarded(nft, () => {
-    const own = { commentPrefix: hash };
-    const held = listHostports(nft, own);
-    removed = [...held, ...listConditionalPorts(nft)].filter(({ owner }) => owner?.ownerHash === hash);
-    return [
-      ...planHostportsRemoval(nft, held, (owner) => owner.ownerHash === hash, own),
-      ...planReferenceHostportsCleanup(nft, attachment, addressesIn(prevResult)),
-    ];
+    const own = planHostportsRemoval(nft, ({ ownerHash }) => ownerHash === hash, { commentPrefix: hash });
+    removed = own.removed;
+    return [...own.commands, ...planReferenceHostportsCleanup(nft, attachment, addressesIn(prevResult))];
   });
   return removed;
 }
 
 /** The reference's rules name the container alone, so its addresses on this network help where they are known. */
-function addressesIn(prevResult: Result | undefined): Cidr[] | undefined {
+export function addressesIn(prevResult: Result | undefined): Cidr[] | undefined {
   const addresses = readableAddresses(prevResult);
   return addresses.length === 0 ? undefined : addresses;
 }

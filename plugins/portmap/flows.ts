@@ -1,11 +1,11 @@
 // UDP and SCTP flows that began before a port was published, or outlive it, and would go on past the rules.
-// Called by ADD and DEL; never fails a verb, for the flows end by themselves.
+// Called by ADD, DEL and GC; never fails a verb, for the flows end by themselves.
 
 import { isConntrackMissing, openConntrack } from '../../shared/conntrack/conntrack.ts';
 import { filtersOf, flowsToForget, type PublishedPort } from '../../shared/conntrack/forget.ts';
 import { formatIp, type Ip } from '../../shared/ip/cidr.ts';
 import type { Protocol } from '../../shared/nftables/datatypes.ts';
-import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 
 /** include/uapi/linux/rtnetlink.h, RTN_LOCAL. */
 const ROUTE_LOCAL = 2;
@@ -51,6 +51,15 @@ export function forgetFlows(host: Rtnetlink, scope: FlowScope, log: (line: strin
       log(`Cannot forget UDP flows: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
+}
+
+/** The same for ports that are gone, as far as their containers answer. */
+export function forgetRemoved(ports: FlowScope['ports'], log: (line: string) => void): void {
+  if (ports.every(({ protocol }) => protocol === 'tcp')) {
+    return;
+  }
+  using host = openRtnetlink();
+  forgetFlows(host, { ports, replySource: ports.map(({ target }) => target) }, log);
 }
 
 /** Many flows have few destinations: each is looked up once. */

@@ -4,16 +4,19 @@ import { networkHash, type Owner, ownerHash } from '../../shared/cni/attachment.
 import { Failures } from '../../shared/cni/failures.ts';
 import type { GcCall } from '../../shared/cni/plugin.ts';
 import { isAlive } from '../../shared/host/links.ts';
+import type { Nftables } from '../../shared/nftables/nftables.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { commitGuarded } from '../../shared/ruleset/commit.ts';
-import { listHostports, planHostportsRemoval } from '../../shared/ruleset/hostports.ts';
+import { planHostportsRemoval } from '../../shared/ruleset/hostports.ts';
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapTeardown } from './config.ts';
+import { type FlowScope, forgetRemoved } from './flows.ts';
 import { removeStaleIptablesPorts } from './iptables.ts';
 
 /**
  * With a list (an empty one included) the ports of every attachment of this network that is not on it go; without one,
- * only those whose host link is gone (CNI SPEC 1.1.0, section 2, "GC"). Throws at the end.
+ * only those whose host link is gone (CNI SPEC 1.1.0, section 2, "GC"). The rules of the reference's nftables backend name
+ * a container and no network, so they are left to DEL. Throws at the end.
  */
 export function gc(call: GcCall<PortmapTeardown>): void {
   const { name } = call.network;
@@ -25,13 +28,23 @@ export function gc(call: GcCall<PortmapTeardown>): void {
   const isStale = (owner: Owner) =>
     owner.networkHash === networkHash(name) &&
     (kept === undefined ? !isAlive(host, owner) : !kept.has(owner.ownerHash));
-  if (nft !== undefined) {
-    failures.attempt('remove stale ports', () =>
-      commitGuarded(nft, () => planHostportsRemoval(nft, listHostports(nft), isStale)),
-    );
-  }
-  if (valid !== undefined) {
-    failures.attempt('remove stale iptables rules', () => removeStaleIptablesPorts(nft, name, valid));
-  }
+  const removed: FlowScope['ports'][number][] = [];
+  failures.attempt('remove stale ports', () => {
+    if (nft !== undefined) removed.push(...removeStale(nft, isStale));
+  });
+  failures.attempt('remove stale iptables rules', () => {
+    if (valid !== undefined) removed.push(...removeStaleIptablesPorts(nft, name, valid));
+  });
+  failures.attempt('forget the flows', () => forgetRemoved(removed, call.log));
   failures.throwIfAny();
+}
+
+function removeStale(nft: Nftables, isStale: (owner: Owner) => boolean): FlowScope['ports'] {
+  let removed: FlowScope['ports'] = [];
+  commitGuarded(nft, () => {
+    const stale = planHostportsRemoval(nft, isStale);
+    removed = stale.removed;
+    return stale.commands;
+  });
+  return removed;
 }

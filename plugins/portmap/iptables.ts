@@ -39,13 +39,16 @@ export function removeIptablesPorts(
   return format.removeHostports(nft, { network, containerId });
 }
 
-/** Removes the chains of all containers of a network but the valid ones. */
+/** Removes the chains of all containers of a network but the valid ones and returns their ports. */
 export function removeStaleIptablesPorts(
   nft: Nftables | undefined,
   network: string,
   valid: readonly AttachmentKey[],
-): void {
-  format.removeStaleHostports(nft, { network, containerIds: valid.map(({ containerId }) => containerId) });
+): readonly SavedPort[] {
+  return format.removeStaleHostports(nft, {
+    network,
+    containerIds: valid.map(({ containerId }) => containerId),
+  });
 }
 
 /** Throws notAvailable (50) naming the first program that is missing. */

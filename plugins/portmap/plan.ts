@@ -11,8 +11,9 @@ import {
   isLinkLocal,
   isLoopback,
 } from '../../shared/ip/cidr.ts';
+import type { HostPort } from '../../shared/ruleset/port-overlap.ts';
 import type { PortmapConfig } from './config.ts';
-import { describeMapping, type HostPort, hostPortsOf, type PortMapping } from './port-mapping.ts';
+import { describeMapping, hostPortsOf, type PortMapping } from './port-mapping.ts';
 
 /** One host port and where it leads. */
 export interface PlannedPort extends HostPort {

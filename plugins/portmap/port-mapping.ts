@@ -1,8 +1,9 @@
 // One published port: how the runtime asks for it, and how messages name it.
-// Used by config.ts, plan.ts and overlap.ts; the verbs take its types and words.
+// Used by config.ts and plan.ts; the verbs take its types and words.
 import * as v from 'valibot';
 import { configObject, wholeNumber } from '../../shared/cni/decode.ts';
 import { type Family, formatIp, type Ip, isMulticast, isUnspecified, parseIp } from '../../shared/ip/cidr.ts';
+import type { HostPort } from '../../shared/ruleset/port-overlap.ts';
 
 export type Protocol = (typeof PROTOCOLS)[number];
 
@@ -14,15 +15,6 @@ export interface PortMapping {
   /** The only address that is published; undefined for every address of `families`. */
   readonly hostIp: Ip | undefined;
   readonly families: readonly Family[];
-}
-
-/** A port of the host in one family: what one attachment takes from all others. */
-export interface HostPort {
-  readonly family: Family;
-  readonly protocol: Protocol;
-  /** Undefined for every address of the family. */
-  readonly hostIp: Ip | undefined;
-  readonly hostPort: number;
 }
 
 /** The protocols that have ports and that the kernel translates (include/uapi/linux/in.h: 6, 17 and 132). */

@@ -1,10 +1,7 @@
 // What an attachment publishes, in the words of the ruleset: the plan of its ports joined with the config's options.
 // Pure; called by ADD and CHECK.
 import type { Attachment, HostLink } from '../../shared/cni/attachment.ts';
-import type { Family } from '../../shared/ip/cidr.ts';
-import { iifname, ip, ip6, type Statement } from '../../shared/nftables/statements.ts';
 import type { PortsWish } from '../../shared/ruleset/hostports.ts';
-import type { Condition, ConditionList } from './conditions.ts';
 import type { PortmapConfig } from './config.ts';
 import type { MappingPlan } from './plan.ts';
 
@@ -23,7 +20,8 @@ export function planWish(
   return {
     attachment,
     link,
-    ports: plan.entries.map(({ protocol, hostIp, hostPort, target, containerPort }) => ({
+    ports: plan.entries.map(({ family, protocol, hostIp, hostPort, target, containerPort }) => ({
+      family,
       protocol,
       hostIp,
       hostPort,
@@ -31,22 +29,6 @@ export function planWish(
       targetPort: containerPort,
     })),
     hairpins: config.snat ? addresses.map((address) => ({ address, from })) : [],
-    conditions: { 4: planConditions(config.conditions4, 4), 6: planConditions(config.conditions6, 6) },
+    conditions: { 4: config.conditions4, 6: config.conditions6 },
   };
-}
-
-function planConditions(alternatives: readonly ConditionList[], family: Family): Statement[][] {
-  return alternatives.map((list) => list.map((condition) => planCondition(condition, family)));
-}
-
-function planCondition(condition: Condition, family: Family): Statement {
-  if (condition.kind === 'iifname') {
-    return condition.isPrefix
-      ? iifname.startsWith(condition.name, { negated: condition.negated })
-      : condition.negated
-        ? iifname.isNot(condition.name)
-        : iifname.is(condition.name);
-  }
-  const field = (family === 4 ? ip : ip6)[condition.kind];
-  return condition.negated ? field.isNot(condition.cidr) : field.is(condition.cidr);
 }

@@ -13,6 +13,9 @@ import {
   networkOf,
   parseIp,
 } from '../ip/cidr.ts';
+import { isLinkName } from '../linux/link-name.ts';
+import type { Condition, ConditionList } from '../nftables/conditions.ts';
+import { isChainName } from './chain-name.ts';
 import { type ChainOwner, hostportsChain, hostportsComment } from './names.ts';
 import { commentMatch, encodeTable, normalizeSpec, type SavedRule, type SavedTable } from './save-format.ts';
 
@@ -25,17 +28,6 @@ export interface HostportMapping {
   readonly hostIp: Ip | undefined;
   readonly families: readonly Family[];
 }
-
-/** What a packet must be like for an attachment's ports to take it. */
-export type HostportCondition =
-  | { readonly kind: 'saddr' | 'daddr'; readonly cidr: Cidr; readonly negated: boolean }
-  | {
-      readonly kind: 'iifname';
-      readonly name: string;
-      /** Whether every link whose name begins with `name` is meant. */
-      readonly isPrefix: boolean;
-      readonly negated: boolean;
-    };
 
 /** What is to be published, and for whom. */
 export interface HostportsWish extends ChainOwner {
@@ -51,8 +43,8 @@ export interface HostportsWish extends ChainOwner {
   /** A chain of somebody else that marks what is to be masqueraded, in place of our own. */
   readonly externalSetMarkChain?: string | undefined;
   /** Alternatives: a packet must fulfil all conditions of one of them, each a different kind. None: any packet will do. */
-  readonly conditions4: readonly (readonly HostportCondition[])[];
-  readonly conditions6: readonly (readonly HostportCondition[])[];
+  readonly conditions4: readonly ConditionList[];
+  readonly conditions6: readonly ConditionList[];
 }
 
 /** A wish that was found to be expressible in this format. */
@@ -96,12 +88,6 @@ const FULL_PREFIX = { 4: 32, 6: 128 } as const;
 /** In the order in which iptables-save prints them. */
 const CONDITION_OPTIONS = { saddr: '-s', daddr: '-d', iifname: '-i' } as const;
 
-// Without "+", which would mean "any that begins so", and "!".
-const LINK_NAME = /^[a-zA-Z0-9_.@][a-zA-Z0-9_.:@-]{0,14}$/;
-
-// What iptables takes, cut to what no text of a rule can be confused with.
-const CHAIN_NAME = /^[a-zA-Z0-9_][a-zA-Z0-9_.:-]{0,27}$/;
-
 /**
  * Decides the published ports of one attachment. Throws CniError `invalidConfig` when a part can't be said in this
  * format, Error when a name breaks its grammar.
@@ -113,7 +99,7 @@ export function planHostports(wish: HostportsWish): HostportsPlan {
   }
   expectNumber('mark bit', wish.markMasqBit, { from: 0, to: 31 });
   const { externalSetMarkChain } = wish;
-  if (externalSetMarkChain !== undefined && !CHAIN_NAME.test(externalSetMarkChain)) {
+  if (externalSetMarkChain !== undefined && !isChainName(externalSetMarkChain)) {
     throw invalidConfig(`Cannot write chain ${JSON.stringify(externalSetMarkChain)} into a rule`);
   }
   for (const conditions of wish.conditions4) expectConditions(4, conditions);
@@ -234,7 +220,7 @@ function expectNumber(what: string, value: number, range: { from: number; to: nu
   );
 }
 
-function expectConditions(family: Family, conditions: readonly HostportCondition[]): void {
+function expectConditions(family: Family, conditions: ConditionList): void {
   for (const [index, condition] of conditions.entries()) {
     const { kind } = condition;
     if (conditions.findIndex((other) => other.kind === kind) < index) {
@@ -246,7 +232,7 @@ function expectConditions(family: Family, conditions: readonly HostportCondition
     if ('cidr' in condition && condition.cidr.ip.family !== family) {
       throw invalidConfig(`Cannot write "${formatCidr(condition.cidr)}" into a rule for IPv${family}`);
     }
-    if ('name' in condition && !LINK_NAME.test(condition.name)) {
+    if ('name' in condition && !isLinkName(condition.name, { plain: true })) {
       throw invalidConfig(`Cannot write link name ${JSON.stringify(condition.name)} into a rule`);
     }
   }
@@ -333,7 +319,7 @@ function jumpRules(plan: HostportsPlan, family: Family): PlannedRule[] {
   });
 }
 
-function conditionOptions(conditions: readonly HostportCondition[]): string {
+function conditionOptions(conditions: ConditionList): string {
   return Object.entries(CONDITION_OPTIONS)
     .flatMap(([kind, option]) => {
       const condition = conditions.find((candidate) => candidate.kind === kind);
@@ -344,7 +330,7 @@ function conditionOptions(conditions: readonly HostportCondition[]): string {
     .join('');
 }
 
-function conditionValue(condition: HostportCondition): string {
+function conditionValue(condition: Condition): string {
   if ('cidr' in condition) return formatCidr(networkOf(condition.cidr));
   return condition.isPrefix ? `${condition.name}+` : condition.name;
 }

@@ -6,6 +6,7 @@ import { lockHost } from '../cni/host-lock.ts';
 import type { Family } from '../ip/cidr.ts';
 import type { Nftables } from '../nftables/nftables.ts';
 import type { TableRef } from '../nftables/objects.ts';
+import type { IptablesChain } from './foreign-ports.ts';
 import {
   encodeNewChain,
   encodeRemoval,
@@ -70,13 +71,12 @@ export function hasHostports(nft: Nftables | undefined, plan: HostportsPlan, fam
 
 /**
  * The nat tables that hold a chain of a container's ports, or may: what is in a legacy table takes a program to tell.
- * Costs one question a family over netlink, two more where there are iptables rules, and one small file.
+ * Costs one question over netlink, two more a family where there are iptables rules, and one small file each.
  */
 export function findHostports(nft: Nftables | undefined, owner: ChainOwner): NatTable[] {
   let names: string[] | undefined;
-  return findNatTables((table) => {
-    if (nft?.findTable(table) === undefined) return false; // the usual case, which need not pay for a hash
-    names ??= chainsOf(owner);
+  return findNatTables(nft, (nft, table) => {
+    names ??= chainsOf(owner); // hosts without iptables rules need not pay for a hash
     return names.some((name) => nft.findChain({ table, name }) !== undefined);
   });
 }
@@ -93,29 +93,48 @@ export function removeHostports(nft: Nftables | undefined, owner: ChainOwner): S
   const tables = findHostports(nft, owner);
   if (tables.length === 0) return [];
   const chains = chainsOf(owner);
-  const failure = `Cannot remove chain "${hostportsChain(owner)}"`;
+  return removeFrom(tables, () => chains, `Cannot remove chain "${hostportsChain(owner)}"`);
+}
+
+/**
+ * Removes the ports of all containers on a network but the valid ones, as far as the comments tell whose a chain is: for
+ * GC. Returns those ports. Throws as `removeHostports` does.
+ */
+export function removeStaleHostports(nft: Nftables | undefined, valid: ValidContainers): SavedPort[] {
+  const hasAnyChain = (nft: Nftables, table: TableRef) =>
+    nft.listChains(table).some((chain) => isHostportsChain(chain.name));
+  const failure = `Cannot remove the chains of containers that left network "${valid.network}"`;
+  return removeFrom(findNatTables(nft, hasAnyChain), (saved) => staleChains(saved, valid), failure);
+}
+
+/** Removes chains that were found over netlink, with whatever jumps to them, and returns their ports. Throws likewise. */
+export function removeChains(chains: readonly IptablesChain[]): SavedPort[] {
+  const byFamily = Map.groupBy(chains, ({ family }) => family);
+  return [...byFamily].flatMap(([family, found]) => {
+    const names = [...new Set(found.map(({ name }) => name))];
+    return removeFrom(
+      [{ family, flavour: 'nft' }],
+      () => names,
+      `Cannot remove chain "${names.join('", "')}"`,
+    );
+  });
+}
+
+function removeFrom(
+  tables: readonly NatTable[],
+  chainsIn: (saved: SavedTable) => readonly string[],
+  failure: string,
+): SavedPort[] {
   const removed = new Map<NatTable, SavedPort[]>();
   for (const table of tables) {
     const encode = (saved: SavedTable) => {
+      const chains = chainsIn(saved);
       if (!removed.has(table)) removed.set(table, listPorts(chains, saved));
       return encodeRemoval(chains, saved);
     };
     changeTable(table, { encode, failure });
   }
   return [...removed.values()].flat();
-}
-
-/**
- * Removes the ports of all containers on a network but the valid ones, as far as the comments tell whose a chain is: for
- * GC. Throws as `removeHostports` does.
- */
-export function removeStaleHostports(nft: Nftables | undefined, valid: ValidContainers): void {
-  const hasAnyChain = (table: TableRef) =>
-    nft?.listChains(table).some((chain) => isHostportsChain(chain.name)) ?? false;
-  const failure = `Cannot remove the chains of containers that left network "${valid.network}"`;
-  for (const table of findNatTables(hasAnyChain)) {
-    changeTable(table, { encode: (saved) => encodeRemoval(staleChains(saved, valid), saved), failure });
-  }
 }
 
 function addFamily(plan: HostportsPlan, table: NatTable): void {

@@ -71,13 +71,12 @@ export function hasMasquerade(nft: Nftables | undefined, plan: MasqueradePlan): 
 
 /**
  * The nat tables that hold the chain of a container, or may: what is in a legacy table takes a program to tell. Costs
- * one question a family over netlink, and one small file.
+ * one question over netlink, one more a family where there are iptables rules, and one small file each.
  */
 export function findMasquerade(nft: Nftables | undefined, owner: ChainOwner): NatTable[] {
   let name: string | undefined;
-  return findNatTables((table) => {
-    if (nft?.findTable(table) === undefined) return false; // the usual case, which need not pay for a hash
-    name ??= masqueradeChain(owner);
+  return findNatTables(nft, (nft, table) => {
+    name ??= masqueradeChain(owner); // hosts without iptables rules need not pay for a hash
     return nft.findChain({ table, name }) !== undefined;
   });
 }
@@ -108,9 +107,9 @@ export function removeMasquerade(nft: Nftables | undefined, owner: ChainOwner & 
  * is: for GC. Throws as `removeMasquerade` does.
  */
 export function removeStaleMasquerade(nft: Nftables | undefined, valid: ValidContainers): void {
-  const hasAnyChain = (table: TableRef) =>
-    nft?.listChains(table).some((chain) => isMasqueradeChain(chain.name)) ?? false;
-  for (const table of findNatTables(hasAnyChain)) {
+  const hasAnyChain = (nft: Nftables, table: TableRef) =>
+    nft.listChains(table).some((chain) => isMasqueradeChain(chain.name));
+  for (const table of findNatTables(nft, hasAnyChain)) {
     for (const chain of staleChains(readTable(table), valid)) removeChain(table, chain, {});
   }
 }

@@ -1,9 +1,11 @@
-// The published ports that the reference plugins leave: its native nftables rules, found for CHECK and removed by DEL and
-// GC in the caller's own batch; CHECK takes its iptables chains as well. Called by plugins; it only ever lists a table
-// that most hosts don't have.
+// The published ports that the reference plugins leave: its native nftables rules, found for CHECK and removed by DEL in
+// the caller's own batch; CHECK takes its iptables chains as well. Called by plugins; it only ever lists a table that
+// most hosts don't have.
 
 import type { Attachment } from '../cni/attachment.ts';
 import { type Cidr, type Family, type Ip, ipEquals, ipFromBytes, ipToBytes } from '../ip/cidr.ts';
+import { type ConditionList, readConditions, readPort } from '../nftables/conditions.ts';
+import type { Protocol } from '../nftables/datatypes.ts';
 import { decodeExprs } from '../nftables/decode.ts';
 import type { Expr } from '../nftables/exprs/expr.ts';
 import type { Nftables, RuleFact } from '../nftables/nftables.ts';
@@ -32,11 +34,24 @@ const HOOK_TARGET = 'hostports_all';
 
 const PROTOCOL_NUMBERS = { tcp: 6, udp: 17, sctp: 132 } as const;
 
-/** Which containers of a network are to stay. */
-export interface ValidHostports {
-  readonly containerIds: readonly string[];
-  /** Whether an address is of the network at all. */
-  isOfNetwork(address: Ip): boolean;
+/** A port as a rule of the reference publishes it; protocol and port are undefined in its other rules. */
+export interface ReferencePort {
+  readonly rule: RuleFact;
+  readonly protocol: Protocol | undefined;
+  readonly hostPort: number | undefined;
+  readonly conditions: ConditionList;
+  /** The container's address: where packets are led, or whose are masqueraded. */
+  readonly target: Ip | undefined;
+}
+
+/** What the reference's nftables backend has in a family, for whomever: rules that publish and rules that masquerade. */
+export function listReferencePorts(nft: Nftables, family: Family): ReferencePort[] {
+  return listRulesOf(nft, family).map((rule) => {
+    const exprs = decodeExprs(rule.program);
+    const { protocol, port: hostPort } = readPort(exprs);
+    const conditions = readConditions(exprs, family);
+    return { rule, protocol, hostPort, conditions, target: targetOf(exprs) };
+  });
 }
 
 /**
@@ -56,21 +71,6 @@ export function planReferenceHostportsCleanup(
   return listRules(nft)
     .filter((rule) => rule.comment === attachment.containerId)
     .filter((rule) => ips === undefined || leadsToAny(rule, ips))
-    .map(delete_);
-}
-
-/**
- * The same for the containers of a network but the valid ones, for GC. A rule names no network: one whose address is of
- * another network, or can't be read, is left alone.
- */
-export function planReferenceHostportsGc(nft: Nftables, valid: ValidHostports): Command[] {
-  const containers = new Set(valid.containerIds);
-  return listRules(nft)
-    .filter(({ comment }) => comment !== undefined && !containers.has(comment))
-    .filter((rule) => {
-      const target = targetOf(decodeExprs(rule.program));
-      return target !== undefined && valid.isOfNetwork(target);
-    })
     .map(delete_);
 }
 
@@ -147,9 +147,22 @@ function comparedBy(rule: RuleFact): Uint8Array[] {
   return comparisonsOf(decodeExprs(rule.program));
 }
 
+/** Most hosts don't have the tables, which one question tells. */
 function listRules(nft: Nftables): RuleFact[] {
-  const rules = [...nft.listRules({ table: TABLES[4] }), ...nft.listRules({ table: TABLES[6] })];
-  return rules.filter(({ chain }) => PORT_CHAINS.includes(chain.name) || chain.name === MASQUERADE_CHAIN);
+  const present = nft.listTables();
+  return ([4, 6] as const)
+    .filter((family) => present.some((table) => isSameTable(table, TABLES[family])))
+    .flatMap((family) => listRulesOf(nft, family));
+}
+
+function isSameTable(one: TableRef, other: TableRef): boolean {
+  return one.family === other.family && one.name === other.name;
+}
+
+function listRulesOf(nft: Nftables, family: Family): RuleFact[] {
+  return nft
+    .listRules({ table: TABLES[family] })
+    .filter(({ chain }) => PORT_CHAINS.includes(chain.name) || chain.name === MASQUERADE_CHAIN);
 }
 
 function leadsToAny(rule: RuleFact, addresses: readonly Ip[]): boolean {

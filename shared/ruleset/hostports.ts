@@ -9,7 +9,7 @@ import {
   ownerHashIn,
   ownerIn,
 } from '../cni/attachment.ts';
-import { checkFailed, portConflict } from '../cni/error.ts';
+import { type CniError, checkFailed, portConflict } from '../cni/error.ts';
 import {
   type Cidr,
   type Family,
@@ -20,15 +20,9 @@ import {
   ipToBytes,
   networkOf,
 } from '../ip/cidr.ts';
-import {
-  concatenate,
-  type Protocol,
-  portBytes,
-  protocolBytes,
-  splitConcatenation,
-} from '../nftables/datatypes.ts';
-import { decodeExprs } from '../nftables/decode.ts';
-import type { ElementFact, ElementFilter, Nftables, RuleFact } from '../nftables/nftables.ts';
+import { type ConditionList, conditionStatement } from '../nftables/conditions.ts';
+import { concatenate, portBytes, protocolBytes } from '../nftables/datatypes.ts';
+import type { ElementFact, ElementFilter, Nftables } from '../nftables/nftables.ts';
 import {
   add,
   type Chain,
@@ -39,10 +33,18 @@ import {
   type Rule,
   rule,
 } from '../nftables/objects.ts';
-import { dnatTo, ip, ip6, jump, l4proto, type Statement, th } from '../nftables/statements.ts';
+import { dnatTo, ip, ip6, jump, l4proto, th } from '../nftables/statements.ts';
 import { commitGuarded } from './commit.ts';
 import { expectElement, isSameElement, planOwnedRemoval, replaceElement } from './elements.ts';
 import { expectChain, expectRules, inWords, type TableView, viewTable, wordsOf } from './expect-rules.ts';
+import {
+  decodeHeld,
+  type HeldPort,
+  listConditional,
+  listHostports,
+  listPortElements,
+  type PublishedPort,
+} from './hostports-held.ts';
 import {
   CONDITIONAL,
   GUARD,
@@ -56,17 +58,8 @@ import {
   planGuard,
   planHostportsTable,
 } from './hostports-table.ts';
+import { areInEachOthersWay, type HostPort, type PortClaim, portKey } from './port-overlap.ts';
 import { FORMAT, formatIn, TABLE } from './table.ts';
-
-/** A port of this host that leads to a port of a container. */
-export interface PublishedPort {
-  readonly protocol: Protocol;
-  /** One local address; undefined for all of the target's family. */
-  readonly hostIp: Ip | undefined;
-  readonly hostPort: number;
-  readonly target: Ip;
-  readonly targetPort: number;
-}
 
 /** All that an attachment publishes. */
 export interface PortsWish {
@@ -75,59 +68,105 @@ export interface PortsWish {
   readonly ports: readonly PublishedPort[];
   /** Container addresses, and whose redirected packets to them get the host's address. */
   readonly hairpins: readonly { readonly address: Cidr; readonly from: 'subnet' | 'anywhere' }[];
-  /** Alternatives, one of which a packet must match besides; none for most. */
-  readonly conditions: Readonly<Record<Family, readonly (readonly Statement[])[]>>;
+  /** Alternatives, one of which a packet must fulfil besides; none for most. */
+  readonly conditions: Readonly<Record<Family, readonly ConditionList[]>>;
 }
 
-/** A published port as the kernel has it, with what deletes it. */
-export interface HeldPort extends PublishedPort {
-  readonly owner: Owner | undefined;
-  readonly comment: string;
-  readonly element: ElementFact;
+/** A port that somebody publishes in a format of their own. */
+export interface ForeignPort extends PortClaim {
+  /** The container's address, where it can be told. */
+  readonly target: Ip | undefined;
+  /** Whose it is and where, as the end of a sentence: `to "net: n1, id: c1" in iptables`. */
+  readonly holder: string;
 }
 
-/** A port as a rule with conditions publishes it. What it says of local addresses is taken for a condition. */
-export interface ConditionalPort extends PublishedPort {
-  readonly owner: Owner | undefined;
-  readonly comment: string;
-  readonly rule: RuleFact;
+/** What others hold, and who of them lives. */
+export interface Holders<F extends ForeignPort> {
+  readonly isAlive: (owner: Owner) => boolean;
+  /** Those that share a port with the wish are enough; none of this owner's. */
+  readonly foreign: readonly F[];
+}
+
+/** Ports that change hands, with the commands that make it so. */
+export interface Takeover<F extends ForeignPort> {
+  readonly commands: readonly Command[];
+  /** A line for each port that somebody else loses. */
+  readonly lines: readonly string[];
+  /** All ports that go, also those of an earlier ADD of this owner. */
+  readonly removed: readonly PublishedPort[];
+  /** Those of other formats that lead to an address this attachment was leased; who knows the format removes them. */
+  readonly superseded: readonly F[];
 }
 
 /**
- * Publishes the ports, in one batch for both families. What the same owner published before is replaced; so is what
- * leads to an address this attachment was just leased, and what a dead owner holds: those are returned, one line each.
- * Throws portConflict naming port and holder when a living owner has one of them.
+ * Commands that publish the ports of both families. What the same owner published before is replaced; so is what leads
+ * to an address this attachment was just leased, and what a dead owner holds. To be committed under the generation read
+ * before. Throws portConflict naming port and holder when a living owner has one of them.
  */
-export function addHostports(nft: Nftables, wish: PortsWish, isAlive: (owner: Owner) => boolean): string[] {
-  let replaced: string[] = [];
-  commitGuarded(nft, () => {
-    const base = nft.findChain(PREROUTING);
-    const held = base === undefined ? [] : listHostports(nft, { containing: tracesOf(wish) });
-    const removals = planReplacements(wish, held, isAlive);
-    const misled = base === undefined ? [] : findMisled(nft, wish);
-    replaced = [...removals, ...misled].map(
-      ({ port, why }) => `Removed ${describePort(port)} of "${port.comment}": ${why}`,
-    );
-    return [
+export function planHostportsAddition<F extends ForeignPort>(
+  nft: Nftables,
+  wish: PortsWish,
+  holders: Holders<F>,
+): Takeover<F> {
+  const base = nft.findChain(PREROUTING);
+  const held = base === undefined ? [] : listConcerned(nft, wish);
+  const wished = wishedPorts(wish);
+  const kept = findKept(held, wished);
+  const takeover = planTakeover(wish, held, holders, kept);
+  return {
+    ...takeover,
+    commands: [
       ...planHostportsTable(base),
       ...planHairpins(nft, wish),
-      ...planConditionalRemoval(nft, (owner) => owner.ownerHash === ownerHash(wish.attachment)),
-      ...misled.map(({ port }) => delete_(port.rule)),
-      ...planPorts(
-        wish,
-        held,
-        removals.map(({ port }) => port),
-      ),
-    ];
-  });
-  return replaced;
+      ...planStaleHairpins(nft, wish, held),
+      ...takeover.commands,
+      ...wished.plain
+        .filter(({ element }) => !kept.has(elementKey(element)))
+        .map(({ element }) => add(element)),
+      ...wished.conditional.map(add),
+    ],
+  };
 }
 
 /**
- * For those who publish in another format: throws portConflict when a living owner has one of the ports in this table.
+ * As `planHostportsAddition` for those who publish the ports in another format: nothing is added, and what this owner
+ * published here goes.
  */
-export function expectNoConflict(nft: Nftables, wish: PortsWish, isAlive: (owner: Owner) => boolean): void {
-  planReplacements(wish, listHostports(nft), isAlive);
+export function planHostportsHandover<F extends ForeignPort>(
+  nft: Nftables,
+  wish: PortsWish,
+  holders: Holders<F>,
+): Takeover<F> {
+  const own = ownerHash(wish.attachment);
+  const isOwn = (owner: Owner) => owner.ownerHash === own;
+  const hairpins = planOwnedRemoval(nft, [HAIRPIN[4], HAIRPIN[6]], isOwn, { commentPrefix: own });
+  const takeover = planTakeover(wish, listConcerned(nft, wish), holders, new Map());
+  return { ...takeover, commands: [...takeover.commands, ...hairpins] };
+}
+
+/** Whether anybody ever published a port on this host through this table: for those who would rather not read its maps. */
+export function hasHostportsTable(nft: Nftables): boolean {
+  return nft.findChain(PREROUTING) !== undefined;
+}
+
+/**
+ * Commands that delete all that owners picked by `isDoomed` publish: elements, hairpins, rules with conditions; and the
+ * ports that are gone then. The filter may leave out elements that are none of theirs.
+ */
+export function planHostportsRemoval(
+  nft: Nftables,
+  isDoomed: (owner: Owner) => boolean,
+  filter: ElementFilter = {},
+): { readonly commands: Command[]; readonly removed: PublishedPort[] } {
+  const isOf = ({ comment }: { readonly comment: string | undefined }) => {
+    const owner = ownerIn(comment ?? '');
+    return owner !== undefined && isDoomed(owner);
+  };
+  const doomed = [...listPortElements(nft, filter), ...listConditional(nft)].filter(isOf);
+  return {
+    commands: [...doomed.map(delete_), ...planOwnedRemoval(nft, [HAIRPIN[4], HAIRPIN[6]], isDoomed, filter)],
+    removed: doomed.flatMap((node) => decodeHeld(node) ?? []),
+  };
 }
 
 /**
@@ -143,14 +182,9 @@ export function tryHostportsTable(nft: Nftables): void {
   nft.commit(planHostportsTable(undefined), { dryRun: true });
 }
 
-/** What everybody publishes, or those that the filter lets through. Reads four maps. */
-export function listHostports(nft: Nftables, filter: ElementFilter = {}): HeldPort[] {
-  return ([4, 6] as const).flatMap((family) => [
-    ...nft.listElements(HOSTPORTS[family], filter).flatMap((found) => decodePort(found, family, 'any') ?? []),
-    ...nft
-      .listElements(HOSTIPPORTS[family], filter)
-      .flatMap((found) => decodePort(found, family, 'one') ?? []),
-  ]);
+/** What the wish may have to replace, or may be refused for. */
+function listConcerned(nft: Nftables, wish: PortsWish): HeldPort[] {
+  return listHostports(nft, { containing: tracesOf(wish) });
 }
 
 /**
@@ -173,32 +207,6 @@ function tracesOf({ attachment, hairpins, ports }: PortsWish): Uint8Array[] | un
 
 const MANY_PORTS = 16;
 const PORT_KEY = ['inet_proto', 'inet_service'] as const;
-
-/** What everybody publishes to packets that fulfil conditions. Reads one chain. */
-export function listConditionalPorts(nft: Nftables): ConditionalPort[] {
-  return listConditional(nft).flatMap((found) => decodeConditional(found) ?? []);
-}
-
-/**
- * Commands that delete all that owners picked by `isDoomed` publish: elements, hairpins, rules with conditions. The filter
- * may leave out elements that are none of theirs.
- */
-export function planHostportsRemoval(
-  nft: Nftables,
-  held: readonly HeldPort[],
-  isDoomed: (owner: Owner) => boolean,
-  filter: ElementFilter = {},
-): Command[] {
-  const isOf = ({ comment }: { readonly comment: string | undefined }) => {
-    const owner = ownerIn(comment ?? '');
-    return owner !== undefined && isDoomed(owner);
-  };
-  return [
-    ...held.filter(isOf).map((port) => delete_(port.element)),
-    ...planOwnedRemoval(nft, [HAIRPIN[4], HAIRPIN[6]], isDoomed, filter),
-    ...planConditionalRemoval(nft, isDoomed),
-  ];
-}
 
 /**
  * Throws checkFailed unless hooks, rules and each mapping are as ADD left them, naming the first that is missing or
@@ -227,58 +235,63 @@ export function expectHostports(nft: Nftables, wish: PortsWish): void {
   }
 }
 
-/** `tcp port 8080` or `tcp port 8080 of 192.0.2.7`, as messages name a published port. */
-export function describePort({ protocol, hostIp, hostPort, target }: PublishedPort): string {
-  const where = hostIp === undefined ? ` (IPv${target.family})` : ` of ${formatIp(hostIp)}`;
+/** `tcp port 8080 (IPv4)` or `tcp port 8080 of 192.0.2.7`, as messages name a published port. */
+export function describePort({ family, protocol, hostIp, hostPort }: HostPort): string {
+  const where = hostIp === undefined ? ` (IPv${family})` : ` of ${formatIp(hostIp)}`;
   return `${protocol} port ${hostPort}${where}`;
 }
 
-interface Replacement {
-  readonly port: HeldPort;
-  readonly why: string;
-}
-
-/** Which ports of others go, and why; throws when one that is in the way has to stay. */
-function planReplacements(
+/** Which ports go, and why; throws when one that is in the way has to stay. `kept` are elements that are right as they are. */
+function planTakeover<F extends ForeignPort>(
   wish: PortsWish,
   held: readonly HeldPort[],
-  isAlive: (owner: Owner) => boolean,
-): Replacement[] {
+  { isAlive, foreign }: Holders<F>,
+  kept: ReadonlyMap<string, ElementFact>,
+): Takeover<F> {
   const own = ownerHash(wish.attachment);
   const leased = leasedAddresses(wish);
-  // A port with conditions shares it with others: which of them a packet fits is not ours to decide.
-  const exclusive = wish.ports.filter(({ target }) => wish.conditions[target.family].length === 0);
-  const wanted = Map.groupBy(exclusive, portKey);
-  return held.flatMap((port): Replacement[] => {
-    if (port.owner?.ownerHash === own) {
-      return [];
-    }
-    if (leased.has(formatIp(port.target))) {
-      return [{ port, why: leasedAnew(port) }];
-    }
-    const inTheWay = wanted.get(portKey(port))?.find((candidate) => shareAddress(candidate, port));
-    if (inTheWay === undefined) {
-      return [];
-    }
-    if (port.owner === undefined || isAlive(port.owner)) {
-      throw portConflict(
-        `Cannot publish ${describePort(inTheWay)}: ${describePort(port)} belongs to "${describeHolder(port)}"; choose another host port or remove that container`,
-      );
-    }
-    return [{ port, why: 'the host link of its container is gone' }];
-  });
+  const isLeased = (target: Ip | undefined) => target !== undefined && leased.has(formatIp(target));
+  const wanted = Map.groupBy(claimsOf(wish), portKey);
+  const findRival = (port: PortClaim) =>
+    wanted.get(portKey(port))?.find((claim) => areInEachOthersWay(claim, port));
+
+  const removed = held.filter(({ owner, node }) => owner?.ownerHash === own && !isKept(node, kept));
+  const lines: string[] = [];
+  for (const port of held) {
+    if (port.owner?.ownerHash === own) continue;
+    const rival = findRival(port);
+    const isDead = port.owner !== undefined && !isAlive(port.owner);
+    if (isLeased(port.target)) {
+      lines.push(describeLoss(port, leasedAnew(port.target)));
+    } else if (rival !== undefined && isDead) {
+      lines.push(describeLoss(port, 'the host link of its container is gone'));
+    } else if (rival !== undefined) {
+      throw conflict(rival, port, `to "${describeHolder(port)}"`);
+    } else continue;
+    removed.push(port);
+  }
+  const superseded: F[] = [];
+  for (const port of foreign) {
+    const rival = findRival(port);
+    if (rival === undefined) continue;
+    if (!isLeased(port.target)) throw conflict(rival, port, port.holder);
+    superseded.push(port);
+    lines.push(`Removed ${describePort(port)} that belonged ${port.holder}: ${leasedAnew(port.target)}`);
+  }
+  return { commands: removed.map(({ node }) => delete_(node)), lines, removed, superseded };
 }
 
-/** Rules with conditions that lead what was meant for another container to an address this attachment has now. */
-function findMisled(
-  nft: Nftables,
-  wish: PortsWish,
-): { readonly port: ConditionalPort; readonly why: string }[] {
-  const own = ownerHash(wish.attachment);
-  const leased = leasedAddresses(wish);
-  return listConditionalPorts(nft)
-    .filter(({ owner, target }) => owner?.ownerHash !== own && leased.has(formatIp(target)))
-    .map((port) => ({ port, why: leasedAnew(port) }));
+function claimsOf({ ports, conditions }: PortsWish): PortClaim[] {
+  return ports.map((port) => ({ ...port, conditions: conditions[port.family] }));
+}
+
+function conflict(wanted: PortClaim, held: PortClaim, holder: string): CniError {
+  const conditions = [wanted, held].some((port) => port.conditions.length > 0)
+    ? ', and a packet may fulfil the conditions of both'
+    : '';
+  return portConflict(
+    `Cannot publish ${describePort(wanted)}: ${describePort(held)} belongs ${holder}${conditions}; choose another host port or remove that container`,
+  );
 }
 
 function leasedAddresses({ hairpins, ports }: PortsWish): Set<string> {
@@ -287,17 +300,12 @@ function leasedAddresses({ hairpins, ports }: PortsWish): Set<string> {
   );
 }
 
-function leasedAnew({ target }: PublishedPort): string {
-  return `its address ${formatIp(target)} was leased anew`;
+function describeLoss(port: HeldPort, why: string): string {
+  return `Removed ${describePort(port)} of "${port.comment}": ${why}`;
 }
 
-function portKey({ target, protocol, hostPort }: PublishedPort): string {
-  return `${target.family} ${protocol} ${hostPort}`;
-}
-
-/** One of them is for all addresses, or both are for the same. */
-function shareAddress(one: PublishedPort, other: PublishedPort): boolean {
-  return one.hostIp === undefined || other.hostIp === undefined || one.hostIp.value === other.hostIp.value;
+function leasedAnew(target: Ip | undefined): string {
+  return `its address ${target === undefined ? '' : formatIp(target)} was leased anew`;
 }
 
 /** The words of the comment without the hashes: `net: n1, if: eth0, id: c1`. */
@@ -306,30 +314,22 @@ function describeHolder({ comment }: HeldPort): string {
   return words < 0 ? comment : comment.slice(words);
 }
 
-/** Old elements of this owner and of those replaced go, wished ones come; what is there already and right stays. */
-function planPorts(wish: PortsWish, held: readonly HeldPort[], replaced: readonly HeldPort[]): Command[] {
-  const own = ownerHash(wish.attachment);
-  const { plain, conditional } = wishedPorts(wish);
-  const mine = new Map(
-    held
-      .filter(({ owner }) => owner?.ownerHash === own)
-      .map((port) => [elementKey(port.element), port.element]),
+/** The elements of the wish that are there already and right, by their keys. */
+function findKept(held: readonly HeldPort[], { plain }: WishedPorts): Map<string, ElementFact> {
+  const found = new Map(
+    held.flatMap(({ node }) => (node.kind === 'element' ? [[elementKey(node), node] as const] : [])),
   );
-  const kept = new Set<ElementFact>();
-  const missing = plain.filter(({ element }) => {
-    const found = mine.get(elementKey(element));
-    if (found === undefined || !isSameElement(found, element)) {
-      return true;
-    }
-    kept.add(found);
-    return false;
-  });
-  const stale = [...mine.values()].filter((element) => !kept.has(element));
-  return [
-    ...[...replaced.map(({ element }) => element), ...stale].map(delete_),
-    ...missing.map(({ element }) => add(element)),
-    ...conditional.map(add),
-  ];
+  return new Map(
+    plain.flatMap(({ element }) => {
+      const key = elementKey(element);
+      const same = found.get(key);
+      return same !== undefined && isSameElement(same, element) ? [[key, same] as const] : [];
+    }),
+  );
+}
+
+function isKept(node: HeldPort['node'], kept: ReadonlyMap<string, ElementFact>): boolean {
+  return node.kind === 'element' && kept.has(elementKey(node));
 }
 
 function elementKey({ set, key }: ElementFact | Element): string {
@@ -366,51 +366,16 @@ function portElement(
     : element({ map: HOSTIPPORTS[target.family], key: [ipToBytes(hostIp), ...key], data, comment });
 }
 
-function conditionalRule(port: PublishedPort, conditions: readonly Statement[], comment: string): Rule {
+function conditionalRule(port: PublishedPort, conditions: ConditionList, comment: string): Rule {
   const daddr = port.target.family === 4 ? ip.daddr : ip6.daddr;
   const statements = [
-    ...conditions,
+    ...conditions.map((condition) => conditionStatement(condition, port.family)),
     ...(port.hostIp === undefined ? [] : [daddr.is(port.hostIp)]),
     l4proto.is(port.protocol),
     th.dport.is(port.hostPort),
     dnatTo(port.target, port.targetPort),
   ];
   return rule({ chain: CONDITIONAL, statements, comment });
-}
-
-function planConditionalRemoval(nft: Nftables, isDoomed: (owner: Owner) => boolean): Command[] {
-  return listConditional(nft)
-    .filter(({ comment }) => {
-      const owner = ownerIn(comment ?? '');
-      return owner !== undefined && isDoomed(owner);
-    })
-    .map(delete_);
-}
-
-function listConditional(nft: Nftables): RuleFact[] {
-  return nft.listRules({ table: CONDITIONAL.table, chain: CONDITIONAL.name });
-}
-
-/** The end of a rule is `conditionalRule`'s: protocol and port compared, then address and port set. */
-function decodeConditional(found: RuleFact): ConditionalPort | undefined {
-  const exprs = decodeExprs(found.program);
-  const [protocol, hostPort] = exprs.flatMap((expr) => (expr.kind === 'cmp' ? [expr.data] : [])).slice(-2);
-  const [target, targetPort] = exprs.flatMap((expr) =>
-    expr.kind === 'immediate' && expr.data instanceof Uint8Array ? [expr.data] : [],
-  );
-  const name = PROTOCOLS.find((candidate) => protocolBytes(candidate)[0] === protocol?.[0]);
-  if (name === undefined || hostPort?.length !== 2 || targetPort?.length !== 2) return undefined;
-  if (target?.length !== 4 && target?.length !== 16) return undefined;
-  return {
-    protocol: name,
-    hostIp: undefined,
-    hostPort: portIn(hostPort),
-    target: ipFromBytes(target),
-    targetPort: portIn(targetPort),
-    owner: ownerIn(found.comment ?? ''),
-    comment: found.comment ?? 'nobody',
-    rule: found,
-  };
 }
 
 interface WishedHairpin {
@@ -439,36 +404,17 @@ function planHairpins(nft: Nftables, wish: PortsWish): Command[] {
   });
 }
 
-/** Undefined for an element that cannot be ours: another length, or a protocol we do not publish. */
-function decodePort(found: ElementFact, family: Family, scope: 'any' | 'one'): HeldPort | undefined {
-  const maps = scope === 'any' ? HOSTPORTS : HOSTIPPORTS;
-  const key = splitConcatenation(maps[family].key, found.key);
-  const fields = maps[family].data;
-  if (key === undefined || fields === 'verdict' || !(found.data instanceof Uint8Array)) {
-    return undefined;
-  }
-  const [target, targetPort] = splitConcatenation(fields, found.data) ?? [];
-  const [protocol, hostPort] = scope === 'any' ? key : key.slice(1);
-  const name = PROTOCOLS.find((candidate) => protocolBytes(candidate)[0] === protocol?.[0]);
-  if (name === undefined || hostPort === undefined || target === undefined || targetPort === undefined) {
-    return undefined;
-  }
-  return {
-    protocol: name,
-    hostIp: scope === 'any' || key[0] === undefined ? undefined : ipFromBytes(key[0]),
-    hostPort: portIn(hostPort),
-    target: ipFromBytes(target),
-    targetPort: portIn(targetPort),
-    owner: ownerIn(found.comment ?? ''),
-    comment: found.comment ?? 'nobody',
-    element: found,
-  };
-}
-
-const PROTOCOLS: readonly Protocol[] = ['tcp', 'udp', 'sctp'];
-
-function portIn(bytes: Uint8Array): number {
-  return ((bytes[0] ?? 0) << 8) | (bytes[1] ?? 0);
+/** An earlier ADD of this owner may have had another address, or have asked for masquerading. */
+function planStaleHairpins(nft: Nftables, wish: PortsWish, held: readonly HeldPort[]): Command[] {
+  const own = ownerHash(wish.attachment);
+  const wanted = new Set(wish.hairpins.map(({ address }) => formatIp(address.ip)));
+  const earlier = held
+    .filter(({ owner, target }) => owner?.ownerHash === own && !wanted.has(formatIp(target)))
+    .map(({ target }) => [formatIp(target), target] as const);
+  return [...new Map(earlier).values()].flatMap((ip) => {
+    const found = nft.findElement(HAIRPIN[ip.family], ipToBytes(ip));
+    return found !== undefined && ownerHashIn(found.comment ?? '') === own ? [delete_(found)] : [];
+  });
 }
 
 function expectConditional(view: TableView, wished: readonly Rule[]): void {

@@ -1,7 +1,7 @@
 // What published ports must leave alone: other people's traffic, services of this host on 127.0.0.1, flows that pass
 // through. Proven with packets from outside, from the LAN and from containers. Part of `npm run test:binary`.
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { PORTS, type Published, publish, unpublish } from '../support/chain.ts';
+import { changed, PORTS, type Published, publish, publishFor, unpublish } from '../support/chain.ts';
 import type { Place } from '../support/place.ts';
 import type { PrivateHost, Sandbox } from '../support/private-host.ts';
 import {
@@ -285,6 +285,27 @@ describe('UDP flows', () => {
     expectSuccess(await host.runPlugin('DEL', published.portCall));
     expect(await talk.say()).toBe('host');
   });
+
+  for (const backend of ['nftables', 'iptables']) {
+    test(`of backend ${backend} are led away from the container by GC too, and others’ stay`, async () => {
+      const { host, outside, pod, peer, peerAttached } = await openWorld();
+      await serve(host, onAllTransports(8080));
+      await serve(peer, onAllTransports(80));
+      const { portCall } = await publish(host, pod, WEB, { portmap: { backend } });
+      const kept = [{ hostPort: 9090, containerPort: 80, protocol: 'udp' }];
+      await publishFor(host, peerAttached, kept, { backend });
+      await using talk = await openTalk(outside, 'udp4', OUTSIDE.host4, 8080);
+      await using other = await openTalk(outside, 'udp4', OUTSIDE.host4, 9090);
+      expect([await talk.say(), await other.say()]).toEqual(['pod', 'peer']);
+      const valid = [{ containerID: 'peer', ifname: 'eth0' }];
+      const { config } = changed(portCall, { 'cni.dev/valid-attachments': valid, prevResult: undefined });
+      const before = await flowIds(host);
+      expectSuccess(await host.runPlugin('GC', { plugin: 'portmap', config }));
+      const after = await flowIds(host);
+      expect(before.filter((id) => !after.includes(id))).toHaveLength(1);
+      expect([await talk.say(), await other.say()]).toEqual(['host', 'peer']);
+    });
+  }
 
   test('that pass through, to other ports and to other containers stay as they are', async () => {
     const { host, outside, lan, pod, peer, peerAttached } = await openWorld();

@@ -1,6 +1,6 @@
 // The life of published ports by the packaged plugins: every verb, at every version, alone and beside others.
 // Part of `npm run test:binary`; who reaches the ports is the matter of portmap-reach, whom they leave alone of
-// portmap-untouched.
+// portmap-untouched, who else holds them of portmap-holders.
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { attach, detach, withPrevResult } from '../support/attachment.ts';
 import {
@@ -15,11 +15,12 @@ import {
   runPortmap,
   unpublish,
 } from '../support/chain.ts';
-import { openPrivateHost, type PrivateHost, type Sandbox } from '../support/private-host.ts';
+import { mapped, openFreshHost, openHost, openPrimedHost } from '../support/port-host.ts';
+import type { PrivateHost } from '../support/private-host.ts';
 import { openPortWorld, type PortWorld, WEB } from '../support/reachability.ts';
 import { expectError, expectResult, expectSuccess } from '../support/run-plugin.ts';
 import { onAllTransports, serve, whoAnswers } from '../support/service.ts';
-import { difference, type Snapshot } from '../support/snapshot.ts';
+import { difference } from '../support/snapshot.ts';
 import { LAN, OUTSIDE } from '../support/traffic.ts';
 
 const MIXED: readonly Mapping[] = [
@@ -28,34 +29,6 @@ const MIXED: readonly Mapping[] = [
   { hostPort: 8443, containerPort: 443, protocol: 'tcp', hostIP: '192.0.2.7' },
   { hostPort: 9, containerPort: 9, protocol: 'sctp', hostIP: '2001:db8::7' },
 ];
-
-interface Primed {
-  readonly host: PrivateHost;
-  readonly pod: Sandbox;
-  readonly before: Snapshot;
-}
-
-/** A host on which ports were published once and removed again. */
-async function openPrimedHost(portmap: Fields = {}): Promise<Primed> {
-  const host = await openHost();
-  const earlier = await host.addSandbox('earlier');
-  await unpublish(host, await publish(host, earlier, WEB, { portmap }));
-  await earlier.delete();
-  const pod = await host.addSandbox('pod');
-  return { host, pod, before: await host.snapshot() };
-}
-
-/** A host on which nothing was ever published. */
-async function openFreshHost(): Promise<Omit<Primed, 'before'>> {
-  const host = await openHost();
-  return { host, pod: await host.addSandbox('pod') };
-}
-
-async function openHost(): Promise<PrivateHost> {
-  const host = await openPrivateHost();
-  onTestFinished(() => host.close());
-  return host;
-}
 
 async function openWorld(): Promise<PortWorld> {
   const world = await openPortWorld();
@@ -69,14 +42,6 @@ async function replaceProgram(host: PrivateHost, name: string, by: string): Prom
     [ "$(readlink /usr/sbin/${name})" = /etc/alternatives/${name} ]
     ln -sfn ${by} /etc/alternatives/${name}
   `);
-}
-
-/** The ports in our maps, as `tcp . 8080`, without those of addresses. */
-async function mapped(host: PrivateHost): Promise<string[]> {
-  const { stdout } = await host.run('nft', ['list', 'map', 'inet', 'patchbay', 'hostports4']);
-  return [...stdout.matchAll(/(tcp|udp|sctp) \. (\d+) comment/g)].map(
-    ([, protocol, port]) => `${protocol} ${port}`,
-  );
 }
 
 describe('published ports', () => {
@@ -219,91 +184,6 @@ describe('a chain at version', () => {
       expect(await mapped(host)).toEqual([]);
     },
   );
-});
-
-describe('a port that is taken', () => {
-  const cases: readonly [what: string, held: Mapping, wanted: Mapping, named: string][] = [
-    ['on every address', web(8080), web(8080), 'tcp port 8080'],
-    ['on one address, and wanted on every', web(8080, '192.0.2.7'), web(8080), 'tcp port 8080 of 192.0.2.7'],
-    ['on every address, and wanted on one', web(8080), web(8080, '192.0.2.7'), 'tcp port 8080'],
-    ['on one address', web(8080, '2001:db8::7'), web(8080, '2001:db8::7'), 'tcp port 8080 of 2001:db8::7'],
-    ['on every IPv4 address, and wanted on every', web(8080, '0.0.0.0'), web(8080), 'tcp port 8080'],
-    ['on every IPv6 address, and wanted on one', web(8080, '::'), web(8080, '2001:db8::7'), 'tcp port 8080'],
-  ];
-
-  test.for(cases)(
-    '%s is refused, naming the holder, and nothing changes',
-    async ([, held, wanted, named]) => {
-      const { host, pod } = await openPrimedHost();
-      await publish(host, await host.addSandbox('holder'), [held]);
-      const attached = await attach(host, PORTS, pod);
-      const before = await host.snapshot();
-      const others = [web(8079), wanted, web(8081)];
-      const { code, msg } = expectError(await host.runPlugin('ADD', portCallOf(attached, others)));
-      expect(code).toBe(103);
-      expect(msg).toContain('"net: ports, if: eth0, id: holder"');
-      expect(msg).toContain(named);
-      expect(difference(before, await host.snapshot())).toEqual([]);
-    },
-  );
-
-  test('natively is refused to the iptables backend as well', async () => {
-    const { host, pod } = await openPrimedHost();
-    await publish(host, await host.addSandbox('holder'), [web(8080)]);
-    const attached = await attach(host, PORTS, pod);
-    const before = await host.snapshot();
-    const call = portCallOf(attached, [web(8080)], { backend: 'iptables' });
-    expect(expectError(await host.runPlugin('ADD', call)).code).toBe(103);
-    expect(difference(before, await host.snapshot())).toEqual([]);
-  });
-
-  test.for([
-    ['over another protocol', web(8080), { ...web(8080), protocol: 'udp' }],
-    ['on another address', web(8080, '192.0.2.7'), web(8080, '192.0.2.8')],
-    ['in the other family', web(8080, '0.0.0.0'), web(8080, '::')],
-    ['in the other family, on one address', web(8080, '0.0.0.0'), web(8080, '2001:db8::7')],
-  ] as const)('%s is free', async ([, held, wanted]) => {
-    const { host, pod } = await openFreshHost();
-    const first = await publish(host, await host.addSandbox('holder'), [held]);
-    const second = await publish(host, pod, [wanted]);
-    for (const published of [first, second]) expectSuccess(await runPortmap(host, 'CHECK', published));
-  });
-
-  test('by a container whose host link is gone is given away with a line', async () => {
-    const { host, pod } = await openFreshHost();
-    const holder = await publish(host, await host.addSandbox('holder'), WEB);
-    await host.run('ip', ['link', 'delete', holder.result.interfaces?.[1]?.name ?? '']);
-    const published = await publish(host, pod, [web(8080)]);
-    expect(published.said).toMatch(
-      /Removed tcp port 8080 \(IPv4\) of ".*id: holder": the host link of its container is gone/,
-    );
-    expectSuccess(await runPortmap(host, 'CHECK', published));
-    expectSuccess(await runPortmap(host, 'DEL', holder));
-    expectSuccess(await runPortmap(host, 'CHECK', published));
-  });
-
-  test.for([
-    ['without conditions', {}],
-    ['with conditions', { conditionsV4: ['-s', '192.0.2.0/24'], conditionsV6: ['-s', '2001:db8::/64'] }],
-  ] as const)('%s by whoever had the address before is given away with a line', async ([, portmap]) => {
-    const { host, pod } = await openFreshHost();
-    const attached = await attach(host, PORTS, pod);
-    const ghost = { ...attached, call: { ...attached.call, containerId: 'ghost' } };
-    await publishFor(host, ghost, [web(7070)], portmap);
-    const { said } = await publishFor(host, attached, [web(8080)]);
-    expect(said).toMatch(
-      /Removed tcp port 7070 \(IPv4\) of ".*id: ghost": its address 10\.92\.0\.2 was leased anew/,
-    );
-    expect(said).toMatch(
-      /Removed tcp port 7070 \(IPv6\) of ".*id: ghost": its address fd00:92::2 was leased anew/,
-    );
-    expect(await mapped(host)).toEqual(['tcp 8080']);
-    expect((await host.run('nft', ['list', 'ruleset'])).stdout).not.toContain('7070');
-  });
-
-  function web(hostPort: number, hostIP = ''): Mapping {
-    return { hostPort, containerPort: 80, protocol: 'tcp', hostIP };
-  }
 });
 
 describe('conditions', () => {

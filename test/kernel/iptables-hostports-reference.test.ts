@@ -2,12 +2,11 @@
 // Run by vitest, project "kernel", as root.
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type Cidr, contains, parseCidr } from '../../shared/ip/cidr.ts';
+import { parseCidr } from '../../shared/ip/cidr.ts';
 import { type HostportsWish, planHostports } from '../../shared/iptables/hostports-plan.ts';
 import {
   hasReferenceHostports,
   planReferenceHostportsCleanup,
-  planReferenceHostportsGc,
 } from '../../shared/iptables/reference-hostports.ts';
 import { type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
 import { mapping, wish } from '../fixtures/iptables/hostports.ts';
@@ -150,29 +149,6 @@ describe('the clean-up of an attachment', () => {
 
   test('has nothing to do on a host the reference never published a port on', () => {
     expect(planReferenceHostportsCleanup(nft, { containerId: 'c1' }, undefined)).toEqual([]);
-    expect(planReferenceHostportsGc(nft, { containerIds: [], isOfNetwork: () => true })).toEqual([]);
-  });
-});
-
-describe('GC', () => {
-  function collect(containerIds: readonly string[], subnets: readonly Cidr[]): void {
-    const isOfNetwork = (address: Cidr['ip']) => subnets.some((subnet) => contains(subnet, address));
-    nft.commit(planReferenceHostportsGc(nft, { containerIds, isOfNetwork }));
-  }
-
-  test('takes the containers of the network that are not valid, and no other network’s', () => {
-    load();
-    collect(['c2'], ON_N1);
-    expect(rules()).toEqual(OF_OTHERS);
-  });
-
-  test('spares the valid ones, and rules without an owner', () => {
-    load();
-    const before = rules();
-    collect(['c1'], ON_N1);
-    expect(rules()).toEqual(before.filter((rule) => !rule.includes('"c2"')));
-    collect(['c1'], [parseCidr('0.0.0.0/0'), parseCidr('::/0')]);
-    expect(rules()).toContain('tcp dport 6060 dnat to 192.0.2.1:60');
   });
 });
 

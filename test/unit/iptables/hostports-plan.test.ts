@@ -8,12 +8,12 @@ import {
   encodeRemoval,
   encodeReplacement,
   findDifference,
-  type HostportCondition,
   type HostportsWish,
   listPorts,
   planHostports,
 } from '../../../shared/iptables/hostports-plan.ts';
 import { parseSave } from '../../../shared/iptables/save-format.ts';
+import type { Condition } from '../../../shared/nftables/conditions.ts';
 import { capturedListing, HOSTPORT_CASES, mapping, wish } from '../../fixtures/iptables/hostports.ts';
 
 const CHAIN = 'CNI-DN-7be53730afe4dc6eb2178';
@@ -122,7 +122,7 @@ describe('text for iptables-restore', () => {
   });
 
   test('has one jump for each alternative of the conditions', () => {
-    const from = (cidr: string): HostportCondition => ({
+    const from = (cidr: string): Condition => ({
       kind: 'saddr',
       cidr: parseCidr(cidr),
       negated: false,
@@ -239,13 +239,13 @@ describe('a listing tells which ports a chain publishes', () => {
 });
 
 describe('a plan is refused', () => {
-  const link = (name: string): HostportCondition => ({
+  const link = (name: string): Condition => ({
     kind: 'iifname',
     name,
     isPrefix: false,
     negated: false,
   });
-  const from = (cidr: string): HostportCondition => ({
+  const from = (cidr: string): Condition => ({
     kind: 'saddr',
     cidr: parseCidr(cidr),
     negated: false,

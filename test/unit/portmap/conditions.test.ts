@@ -1,8 +1,9 @@
 // From the tokens of either spelling to typed conditions; and the tokens that are refused by name.
 import { describe, expect, test } from 'vitest';
-import { type Condition, findRepeatedKind, parseConditions } from '../../../plugins/portmap/conditions.ts';
+import { findRepeatedKind, parseConditions } from '../../../plugins/portmap/conditions.ts';
 import { CniError } from '../../../shared/cni/error.ts';
 import { type Family, formatCidr } from '../../../shared/ip/cidr.ts';
+import type { Condition } from '../../../shared/nftables/conditions.ts';
 
 function parse(tokens: readonly string[], family: Family) {
   return parseConditions(tokens, { field: `conditionsV${family}`, family });

@@ -1,8 +1,7 @@
 // Which host ports are in each other's way, held against the definition applied to every pair.
 import { expect, test } from 'vitest';
-import { findOverlap } from '../../../plugins/portmap/overlap.ts';
-import type { HostPort } from '../../../plugins/portmap/port-mapping.ts';
 import { parseIp } from '../../../shared/ip/cidr.ts';
+import { findOverlap, type HostPort } from '../../../shared/ruleset/port-overlap.ts';
 
 function port(hostPort: number, hostIp: string | undefined, rest: Partial<HostPort> = {}): HostPort {
   const ip = hostIp === undefined ? undefined : parseIp(hostIp);
