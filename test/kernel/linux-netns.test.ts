@@ -14,11 +14,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { NETLINK_ROUTE, openNetlinkSocket } from '../../shared/linux/netlink-socket.ts';
-import { findNetns, isOwnNetns, openNetns, withNetns } from '../../shared/linux/netns.ts';
+import { findNetns, identityOf, isOwnNetns, openNetns, withNetns } from '../../shared/linux/netns.ts';
 import { ensureSysctl, readSysctl, writeSysctl } from '../../shared/linux/sysctl.ts';
 import { getXattr, setXattr } from '../../shared/linux/xattr.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
-import { type Sandboxes, sandbox } from '../support/sandbox.ts';
+import { openTestNetns, type Sandboxes, sandbox } from '../support/sandbox.ts';
 
 const OWN = '/proc/thread-self/ns/net';
 
@@ -203,3 +203,33 @@ function findLink(path: string): string | undefined {
     return undefined; // the descriptor of the listing itself
   }
 }
+
+test('a namespace keeps its identity by whatever path, and no later one has it', () => {
+  const link = join(folder, 'identity');
+  symlinkSync(pair.sandbox.path, link);
+  using linked = openNetns(link);
+  const identity = identityOf(pair.sandbox.netns);
+  expect(identityOf(linked)).toBe(identity);
+  expect(identity).toMatch(/^[0-9a-f-]{36} cookie [1-9]\d*$/);
+  // Inode numbers are given again at once; with some luck they are here.
+  const identities = Array.from({ length: 5 }, () => {
+    using fleeting = openTestNetns();
+    return identityOf(fleeting.netns);
+  });
+  expect(new Set([identity, identityOf(pair.host.netns), ...identities]).size).toBe(7);
+  expect(readlinkSync(OWN)).toBe(readlinkSync('/proc/self/ns/net'));
+});
+
+test('a setting can be emptied, and one that only triggers something can be written', () => {
+  const ports = 'net/ipv4/ip_local_reserved_ports';
+  withNetns(pair.sandbox.netns, () => {
+    writeSysctl(ports, '8080');
+    expect(readSysctl(ports)).toBe('8080');
+    writeSysctl(ports, '');
+    expect(readSysctl(ports)).toBe('');
+    writeSysctl('net/ipv4/route/flush', '1');
+    expect(() => readSysctl('net/ipv4/route/flush')).toThrow(
+      expect.objectContaining({ cause: expect.objectContaining({ code: 'EACCES' }) }),
+    );
+  });
+});

@@ -157,6 +157,27 @@ test('a change is seen by ip, and what is not named stays', () => {
   expect(shown(pair.host, 'veth0')).toMatchObject({ flags: expect.not.arrayContaining(['PROMISC']) });
 });
 
+test('what tuning sets is seen by ip, and read back', () => {
+  addVeth({});
+  const { index } = host.link.get({ name: 'veth0' });
+  host.link.set(index, { promiscuous: true, allmulti: true, txQueueLength: 77 });
+  expect(shown(pair.host, 'veth0')).toMatchObject({
+    flags: expect.arrayContaining(['PROMISC', 'ALLMULTI']),
+    txqlen: 77,
+  });
+  const tuned = { isPromiscuous: true, isAllmulti: true, txQueueLength: 77 };
+  expect(host.link.get({ index })).toMatchObject(tuned);
+  pair.host.run('ip', 'link', 'set', 'veth0', 'promisc', 'off', 'allmulticast', 'off', 'txqueuelen', '0');
+  expect(host.link.get({ index })).toMatchObject({
+    isPromiscuous: false,
+    isAllmulti: false,
+    txQueueLength: 0,
+  });
+  host.link.set(index, { txQueueLength: 5 });
+  host.link.set(index, { txQueueLength: 0 });
+  expect(shown(pair.host, 'veth0')).not.toHaveProperty('txqlen'); // ip does not print a queue of none
+});
+
 test('an alias of 255 bytes is kept whole and a longer one is refused', () => {
   const bridge = addBridge();
   host.link.set(bridge, { alias: 'ü'.repeat(127) });
