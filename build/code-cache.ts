@@ -1,14 +1,14 @@
-// Makes the code caches of the bundled program: V8's bytecode of the functions that calls need, so that the packaged
-// program compiles next to nothing. Called by package.ts.
+// Makes the code caches of the bundled programs: V8's bytecode of the functions that calls need, so that the packaged
+// programs compile next to nothing. Called by package.ts.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** Scripts by name, `program` and the libraries: each is the text of an expression whose value is a `Program`. */
+/** Scripts by name, one for each plugin and each library: each is the text of an expression whose value is a `Program`. */
 export type Sources = Readonly<Record<string, string>>;
 
 export interface CodeCaches {
-  /** Directory with a file for each: `program.ADD`, `execa.library` … */
+  /** Directory with a file for each: `bridge.ADD`, `execa.library` … */
   readonly directory: string;
   readonly files: readonly string[];
   /** What was run to find out which functions are needed. */
@@ -23,7 +23,7 @@ export interface WarmUpCall {
 
 /** What build/warm-up.ts is told, as JSON in its first argument. */
 export interface WarmUpOrder {
-  /** Where the sources are, `program.js` …, and where caches and report go. */
+  /** Where the sources are, `bridge.js` …, and where caches and report go. */
   readonly directory: string;
   readonly libraries: readonly string[];
   /** Names to run the program under; empty for a program that is no plugin. */
@@ -75,7 +75,7 @@ export function makeCodeCaches(
   for (const [name, source] of Object.entries(sources)) writeFileSync(join(directory, `${name}.js`), source);
   const order: WarmUpOrder = {
     directory,
-    libraries: Object.keys(sources).filter((name) => name !== 'program'),
+    libraries: plugins.length === 0 ? [] : Object.keys(sources).filter((name) => !plugins.includes(name)),
     plugins,
     host: plugins.length > 0 && canUnshare() ? 'private' : 'shared',
   };

@@ -22,7 +22,7 @@ import {
 import { createRequire } from 'node:module';
 import { arch } from 'node:os';
 import { basename, delimiter, dirname, join } from 'node:path';
-import { listPlugins } from '../plugins/registry.ts';
+import { DELEGATES, listPlugins } from '../plugins/registry.ts';
 import { alignCaches, roomy } from './align-caches.ts';
 import { type Bundle, bundleLibrary, bundleProgram, LIBRARIES } from './bundle.ts';
 import { makeCodeCaches, type Sources, V8_FLAGS, type WarmUpCall } from './code-cache.ts';
@@ -84,9 +84,11 @@ export async function packagePatchbay(): Promise<void> {
     return;
   }
   const started = performance.now();
-  const bundles: Record<string, Bundle> = {
-    program: await bundleProgram(join(ROOT, 'plugins/main.ts'), stamp),
-  };
+  const bundles: Record<string, Bundle> = {};
+  for (const name of listPlugins()) {
+    const plugins = [name, ...(DELEGATES[name] ?? [])];
+    bundles[name] = await bundleProgram(ROOT, stamp, { plugins, names: listPlugins() });
+  }
   for (const name of LIBRARIES) bundles[name] = await bundleLibrary(name, ROOT);
   const sources = Object.fromEntries(Object.entries(bundles).map(([name, { source }]) => [name, source]));
   const { image, bytes, calls } = await packageProgram(sources, listPlugins());
@@ -113,10 +115,7 @@ export async function packagePatchbay(): Promise<void> {
 
 /** Packages dist/empty, a program that does nothing but exit, in the same way; returns its path. */
 export async function packageEmpty(): Promise<string> {
-  const { image } = await packageProgram(
-    { program: '(function (require, process) { process.exit(0); })' },
-    [],
-  );
+  const { image } = await packageProgram({ empty: '(function (require, process) { process.exit(0); })' }, []);
   renameSync(image, EMPTY);
   return EMPTY;
 }
@@ -145,11 +144,28 @@ async function packageProgram(sources: Sources, plugins: readonly string[]): Pro
   }
   const image = join(directory, plugins[0] ?? 'empty');
   const injected = join(directory, 'injected');
-  await inject(node, injected, assets);
+  const stub = join(directory, 'stub.cjs');
+  writeFileSync(stub, makeStub(plugins.length > 0 ? plugins : Object.keys(sources)));
+  await inject({ node, stub, assets }, injected);
   writeInPieces(alignCaches(readFileSync(injected), cached), image);
   expectRuns(image, plugins.length > 0 ? '"supportedVersions"' : '');
   const bytes = Object.fromEntries(Object.entries(assets).map(([name, path]) => [name, statSync(path).size]));
   return { image, bytes, calls: caches.calls };
+}
+
+/** What goes into an image, as paths of files; assets by name. */
+interface Content {
+  readonly node: string;
+  readonly stub: string;
+  readonly assets: Readonly<Record<string, string>>;
+}
+
+/** The main script, told the names of the programs in the image. */
+function makeStub(programs: readonly string[]): string {
+  const stub = readFileSync(join(import.meta.dirname, 'stub.cjs'), 'utf8');
+  const place = 'const PROGRAMS = [];';
+  if (!stub.includes(place)) throw new Error('There is no place for the names of the programs in stub.cjs');
+  return stub.replace(place, `const PROGRAMS = ${JSON.stringify(programs)};`);
 }
 
 /**
@@ -157,7 +173,7 @@ async function packageProgram(sources: Sources, plugins: readonly string[]): Pro
  * PATH and works in a directory of its own, so both are laid there: it must be this very Node that writes the blob,
  * and npx must not look for postject anywhere else.
  */
-async function inject(node: string, image: string, assets: Readonly<Record<string, string>>): Promise<void> {
+async function inject({ node, stub, assets }: Content, image: string): Promise<void> {
   const path = join(dirname(image), 'path');
   mkdirSync(path);
   symlinkSync(node, join(path, 'node'));
@@ -165,7 +181,7 @@ async function inject(node: string, image: string, assets: Readonly<Record<strin
   const before = process.env['PATH'];
   process.env['PATH'] = [path, join(ROOT, 'node_modules/.bin'), before].join(delimiter);
   try {
-    await sea(join(import.meta.dirname, 'stub.cjs'), {
+    await sea(stub, {
       nodePath: node,
       targets: [
         { nodeRange: `node${process.versions.node}`, platform: 'linux', arch: arch(), output: image },
@@ -202,7 +218,7 @@ function expectRuns(image: string, expected: string): void {
       cause: error,
     });
   }
-  if (stderr !== 'code cache of program accepted\n') throw new Error(`The executable complains: ${stderr}`);
+  if (!/^code cache of \S+ accepted\n$/.test(stderr)) throw new Error(`The executable complains: ${stderr}`);
 }
 
 // Each name changes over in one step: a runtime may call it at any time.

@@ -5,11 +5,18 @@ const { getRawAsset } = require('node:sea');
 const { Script } = require('node:vm');
 
 const { CNI_COMMAND, PATCHBAY_TRACE } = process.env;
+const PROGRAMS = []; // filled in by package.ts
+const VERBS = ['ADD', 'DEL', 'CHECK', 'GC', 'STATUS'];
+const DELETED = ' (deleted)';
 
 try {
-  // One cache a verb: what a call does not need would only have to be read.
-  const verb = /^(ADD|DEL|CHECK|GC|STATUS)$/.test(CNI_COMMAND) ? CNI_COMMAND : 'VERSION';
-  load('program', verb)(
+  // One script a plugin and one cache a verb: what a call does not need would only have to be read. By what name it was
+  // called decides as in main.ts, which says so when there is no plugin of that name.
+  const { execPath, argv0 } = process;
+  const image = execPath.endsWith(DELETED) ? execPath.slice(0, -DELETED.length) : execPath;
+  const names = [image, argv0].map((path) => path.slice(path.lastIndexOf('/') + 1));
+  const program = names.find((name) => PROGRAMS.includes(name)) ?? PROGRAMS[0];
+  load(program, VERBS.includes(CNI_COMMAND) ? CNI_COMMAND : 'VERSION')(
     (id) => (id === 'execa' ? load(id, 'library')(require, process) : require(id)),
     process,
   );

@@ -17,6 +17,9 @@ interface Warm {
   readonly run: Program;
 }
 
+/** By plugin. */
+type Programs = ReadonlyMap<string, Readonly<Record<Verb, Warm>>>;
+
 interface Attachment {
   readonly plugins: string;
   readonly netns: string;
@@ -66,19 +69,22 @@ function main(): void {
   setFlagsFromString('--no-compilation-cache');
   const libraries = order.libraries.map((name) => compile(name, 'library'));
   for (const library of libraries) library.run(require, process);
-  const programs = Object.fromEntries(VERBS.map((verb) => [verb, compile('program', verb)])) as Record<
-    Verb,
-    Warm
-  >;
   const names = order.plugins.length === 0 ? ['empty'] : order.plugins;
-  for (const name of names) runProgram(programs.VERSION, name, { CNI_COMMAND: 'VERSION' }, '');
+  const programs = new Map(names.map((name) => [name, compileForVerbs(name)]));
+  for (const [name, { VERSION }] of programs) runProgram(VERSION, name, { CNI_COMMAND: 'VERSION' }, '');
   if (order.host === 'private') runAttachments(programs);
   // Flags are part of a cache: it is refused unless they are what they are at run time.
   setFlagsFromString('--flush-bytecode');
   setFlagsFromString('--compilation-cache');
-  const files = [...libraries, ...Object.values(programs)].map(writeCache);
+  const files = [...libraries, ...[...programs.values()].flatMap((verbs) => Object.values(verbs))].map(
+    writeCache,
+  );
   const report: WarmUpReport = { files, calls };
   writeFileSync(join(order.directory, 'report.json'), JSON.stringify(report));
+}
+
+function compileForVerbs(name: string): Record<Verb, Warm> {
+  return Object.fromEntries(VERBS.map((verb) => [verb, compile(name, verb)])) as Record<Verb, Warm>;
 }
 
 function compile(name: string, cache: string): Warm {
@@ -96,7 +102,7 @@ function writeCache({ file, source, script }: Warm): string {
 }
 
 // Two rounds: the first ADD makes what is shared, the second finds it there.
-function runAttachments(programs: Record<Verb, Warm>): void {
+function runAttachments(programs: Programs): void {
   const plugins = join(order.directory, 'plugins');
   mkdirSync(plugins);
   // Leads to the inode of this process, so the delegate is run in process, as it is in the installed executables.
@@ -109,7 +115,7 @@ function runAttachments(programs: Record<Verb, Warm>): void {
   }
 }
 
-function runLife(programs: Record<Verb, Warm>, { plugins, netns, containerId }: Attachment): void {
+function runLife(programs: Programs, { plugins, netns, containerId }: Attachment): void {
   const env = {
     CNI_CONTAINERID: containerId,
     CNI_NETNS: netns,
@@ -117,8 +123,12 @@ function runLife(programs: Record<Verb, Warm>, { plugins, netns, containerId }: 
     CNI_PATH: plugins,
     PATH: process.env['PATH'],
   };
-  const run = (verb: Verb, more: object = {}, plugin = 'bridge') =>
-    runProgram(programs[verb], plugin, { ...env, CNI_COMMAND: verb }, JSON.stringify({ ...CONFIG, ...more }));
+  const run = (verb: Verb, more: object = {}, plugin = 'bridge') => {
+    const program = programs.get(plugin)?.[verb];
+    if (program === undefined) throw new Error(`There is no program of plugin "${plugin}" to warm up`);
+    const config = JSON.stringify({ ...CONFIG, ...more });
+    return runProgram(program, plugin, { ...env, CNI_COMMAND: verb }, config);
+  };
   const valid = { 'cni.dev/valid-attachments': [{ containerID: containerId, ifname: 'eth0' }] };
   run('STATUS');
   const { exitCode, stdout } = run('ADD');
@@ -132,7 +142,14 @@ function runLife(programs: Record<Verb, Warm>, { plugins, netns, containerId }: 
     for (const verb of ['STATUS', 'ADD', 'CHECK', 'GC', 'DEL'] as const) run(verb, {}, 'loopback');
   }
   run('DEL', { prevResult });
-  run('ADD', {}, 'host-local');
+  run('STATUS', {}, 'host-local');
+  const leased = run('ADD', {}, 'host-local');
+  run(
+    'CHECK',
+    { prevResult: leased.exitCode === 0 ? (JSON.parse(leased.stdout) as object) : undefined },
+    'host-local',
+  );
+  run('GC', valid, 'host-local');
   run('DEL', {}, 'host-local');
 }
 

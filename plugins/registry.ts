@@ -1,5 +1,6 @@
-// The plugins in this executable, by the names they are installed under. Called by main.ts to find the one it runs
-// as, by the dispatcher for delegates, and by the build, which makes one hard link for each name.
+// The plugins in the executables, by the names they are installed under. Called by main.ts to find the one it runs as,
+// by the dispatcher for delegates, and by the build, which makes one hard link and one script for each name: a script
+// holds its own plugin and those it runs in process, for what is not there does not have to be read at every start.
 import type { AnyPlugin } from '../shared/cni/plugin.ts';
 import { bridge } from './bridge/index.ts';
 import { firewall } from './firewall/index.ts';
@@ -11,6 +12,11 @@ import { tuning } from './tuning/index.ts';
 const PLUGINS: ReadonlyMap<string, AnyPlugin> = new Map(
   [bridge, firewall, hostLocal, loopback, portmap, tuning].map((plugin) => [plugin.name, plugin]),
 );
+
+/** Plugins that a plugin may run in process, where it finds them installed beside it. Others it starts as programs. */
+export const DELEGATES: Readonly<Record<string, readonly string[]>> = {
+  bridge: ['host-local'],
+};
 
 /** The plugin of that name. */
 export function findPlugin(name: string): AnyPlugin | undefined {
