@@ -14,7 +14,8 @@ const serial = {
 export default defineConfig({
   test: {
     projects: [
-      project('unit', { include: ['test/unit/**/*.test.ts', 'test/tidy.test.ts'] }),
+      // A busy machine may take its time.
+      project('unit', { include: ['test/unit/**/*.test.ts', 'test/tidy.test.ts'], testTimeout: 60 * SECOND }),
       project('kernel', serial),
       project('binary', serial),
       project('e2e', serial),
