@@ -73,9 +73,10 @@ export function isOwnNetns(netns: Netns): boolean {
  *
  * `fn` must be synchronous, and the type says so: work that is still pending when we leave would run in the wrong
  * namespace. When the way back fails nothing further may touch the host, so that error wins over `fn`'s own, and
- * no socket is opened and no namespace entered any more.
+ * no socket is opened and no other namespace entered any more. Only where we are stuck we can still undo what we did.
  */
 export function withNetns<T>(netns: Netns, fn: () => T extends PromiseLike<unknown> ? never : T): T {
+  if (lost !== undefined && stuckIn === netns.inode) return fn();
   expectHome();
   const home = openSync(OWN_NETNS, constants.O_RDONLY);
   try {
@@ -83,7 +84,7 @@ export function withNetns<T>(netns: Netns, fn: () => T extends PromiseLike<unkno
     try {
       return fn();
     } finally {
-      goHome(home);
+      goHome(home, netns);
     }
   } finally {
     closeSync(home);
@@ -114,11 +115,13 @@ export function expectHome(): void {
 }
 
 let lost: Error | undefined;
+let stuckIn: bigint | undefined;
 
-function goHome(home: number): void {
+function goHome(home: number, { inode }: Netns): void {
   try {
     setns(home);
   } catch (cause) {
+    stuckIn = inode;
     lost = new Error('Cannot return to the network namespace of the host', { cause });
     throw lost; // in place of whatever fn threw: it matters more
   }

@@ -112,22 +112,34 @@ test('a function runs inside and we are back afterwards, also when it throws', (
   expect(readlinkSync(OWN)).toBe(before);
 });
 
-test('when the way back is lost that is the error, and nothing is opened any more', () => {
+test('when the way back is lost that is the error, and only where we are anything is done any more', () => {
   const file = (path: string) => JSON.stringify(new URL(`../../${path}`, import.meta.url).href);
   // The descriptor that leads home is the last one opened; something else takes its number.
   const script = `
-    import { closeSync, openSync } from 'node:fs';
+    import { closeSync, openSync, readlinkSync } from 'node:fs';
     import { openNetns, withNetns } from ${file('shared/linux/netns.ts')};
     import { openRtnetlink } from ${file('shared/rtnetlink/rtnetlink.ts')};
     const netns = openNetns(${JSON.stringify(pair.sandbox.path)});
+    const other = openNetns(${JSON.stringify(pair.host.path)});
     const lose = () => { const next = openSync('/dev/null'); closeSync(next - 1); openSync('/dev/null'); throw new Error('mine'); };
-    for (const step of [() => withNetns(netns, lose), () => withNetns(netns, () => 1), () => openRtnetlink()]) {
-      try { step(); console.log('went on'); } catch (error) { console.log(error.message); }
+    const steps = [
+      () => withNetns(netns, lose),
+      () => withNetns(netns, () => readlinkSync('/proc/thread-self/ns/net')),
+      () => withNetns(other, () => 'went on'),
+      () => openRtnetlink(),
+    ];
+    for (const step of steps) {
+      try { console.log(step()); } catch (error) { console.log(error.message); }
     }`;
   const args = ['--disable-warning=ExperimentalWarning', '--input-type=module', '--eval', script];
   const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
   const message = 'Cannot return to the network namespace of the host';
-  expect(stdout.trim().split('\n'), stderr).toEqual([message, message, message]);
+  expect(stdout.trim().split('\n'), stderr).toEqual([
+    message,
+    `net:[${pair.sandbox.netns.inode}]`,
+    message,
+    message,
+  ]);
 });
 
 test('a socket stays in the namespace it was born in', () => {

@@ -32,8 +32,10 @@ interface Mapping {
 
 const PORTMAP: Chained = { type: 'portmap', capabilities: { portMappings: true } };
 
+const TUNING: Chained = { type: 'tuning', mtu: 1400, sysctl: { 'net.ipv4.conf.IFNAME.arp_filter': '1' } };
+
 /** The plugins behind bridge, each by its own means. */
-const CHAINED: readonly Chained[] = [PORTMAP];
+const CHAINED: readonly Chained[] = [PORTMAP, TUNING];
 
 /** What a host does by default. */
 export const NATIVE: Chain = { title: 'nftables', network: PORTS, chained: CHAINED, ifname: 'eth0' };
