@@ -80,6 +80,17 @@ export function networkOf(comment: string): string | undefined {
   return /^[^,]*, net: ([^,]*), if: /.exec(comment)?.[1];
 }
 
+/**
+ * Whether a comment of ours names this container, on whatever network. False where a long network name left too little
+ * of the id to tell.
+ */
+export function isOfContainer(comment: string, containerId: string): boolean {
+  if (ownerIn(comment) === undefined) return false;
+  const named = /, if: [^,]*, id: (.*)$/.exec(comment)?.[1] ?? '';
+  const isCut = comment.length === COMMENT_LIMIT;
+  return named === containerId || (isCut && named.length >= TELLING_DIGITS && containerId.startsWith(named));
+}
+
 // A name that would break the grammar of the comment is as good as unknown.
 function describeLink(link: HostLink): string {
   if (link === 'own') return '';
@@ -92,6 +103,8 @@ const NETWORK = ', net: ';
 const OWNER_DIGITS = 32;
 const NETWORK_DIGITS = 16;
 const COMMENT_LIMIT = 127;
+// Of an id that a runtime chose at random, behind a prefix such as nerdctl's.
+const TELLING_DIGITS = 20;
 
 // One call hashes the same few texts again and again: for the link, for each comment.
 const hashes = new Map<string, string>();

@@ -23,6 +23,8 @@ export interface ForeignPort {
   readonly target: Ip | undefined;
   /** Whose it is and where, as the end of a sentence. */
   readonly holder: string;
+  /** The container's id, where it can be told. */
+  readonly containerId: string | undefined;
   readonly node: RuleFact | IptablesChain;
 }
 
@@ -99,6 +101,7 @@ function listReferenceHolders(nft: Nftables, seeker: PortSeeker, family: Family)
           conditions: [conditions],
           target,
           holder,
+          containerId: rule.comment,
           node: rule,
         },
       ];
@@ -175,6 +178,7 @@ function decodePort(rule: RuleFact, family: Family, jump: Jump): ForeignPort | u
     conditions: [[...jump.conditions, ...readConditions(exprs, family)]],
     target: ipFromBytes(address),
     holder: `to ${describeOwner(jump)} in iptables`,
+    containerId: ownerInHostportsComment(jump.comment ?? '')?.containerId,
     node: { kind: 'iptables-chain', family, name: jump.chain },
   };
 }

@@ -6,7 +6,7 @@ import { readConditions, readPort } from '../nftables/conditions.ts';
 import { protocolOf, splitConcatenation } from '../nftables/datatypes.ts';
 import { decodeExprs } from '../nftables/decode.ts';
 import type { ElementFact, ElementFilter, Nftables, RuleFact } from '../nftables/nftables.ts';
-import { CONDITIONAL, HOSTIPPORTS, HOSTPORTS } from './hostports-table.ts';
+import { DYNAMIC, HOSTIPPORTS, HOSTPORTS } from './hostports-table.ts';
 import type { HostPort, PortClaim } from './port-overlap.ts';
 
 /** A port of this host that leads to a port of a container. */
@@ -23,11 +23,9 @@ export interface HeldPort extends PublishedPort, PortClaim {
   readonly node: ElementFact | RuleFact;
 }
 
-/** What everybody publishes. The filter is for elements: rules with conditions are few. Reads four maps and a chain. */
+/** What everybody publishes. The filter is for elements: rules are few. Reads four maps and two chains. */
 export function listHostports(nft: Nftables, filter: ElementFilter = {}): HeldPort[] {
-  return [...listPortElements(nft, filter), ...listConditional(nft)].flatMap(
-    (node) => decodeHeld(node) ?? [],
-  );
+  return [...listPortElements(nft, filter), ...listPortRules(nft)].flatMap((node) => decodeHeld(node) ?? []);
 }
 
 /** The elements of the maps of both families, also those that no port can be read from. */
@@ -38,9 +36,9 @@ export function listPortElements(nft: Nftables, filter: ElementFilter = {}): Ele
   ]);
 }
 
-/** The rules with conditions, one for each port and alternative. */
-export function listConditional(nft: Nftables): RuleFact[] {
-  return nft.listRules({ table: CONDITIONAL.table, chain: CONDITIONAL.name });
+/** The rules that belong to attachments: one for each port and alternative of conditions, and the fallbacks. */
+export function listPortRules(nft: Nftables): RuleFact[] {
+  return DYNAMIC.flatMap(({ table, name }) => nft.listRules({ table, chain: name }));
 }
 
 /** The port that an element or rule publishes; undefined for one that cannot be ours. */

@@ -93,10 +93,14 @@ export const OUTPUT: Chain = chain({
   hook: 'output',
   priority: PRIORITY_AFTER_DSTNAT,
 });
-/** The order of look-ups: rules with conditions, one local address, any local address. */
+/** The order of look-ups: rules with conditions, one local address, any local address, fallbacks. */
 export const HOSTPORTS_CHAIN: Chain = chain({ table: TABLE, name: 'hostports' });
-/** One rule per mapping of an attachment with conditions; the only dynamic rules there are. */
+/** One rule per mapping of an attachment with conditions. */
 export const CONDITIONAL: Chain = chain({ table: TABLE, name: 'conditional' });
+/** One rule per port that a container publishes on one network and has in the maps by another already. */
+export const FALLBACK: Chain = chain({ table: TABLE, name: 'fallback' });
+/** The chains whose rules belong to attachments; all others are constant. */
+export const DYNAMIC: readonly Chain[] = [CONDITIONAL, FALLBACK];
 export const HAIRPIN_CHAIN: Chain = chain({
   table: TABLE,
   name: 'hairpin',
@@ -121,6 +125,7 @@ export function hostportsRules(): readonly (readonly [Chain, readonly Rule[]])[]
   const port = concat(l4proto, th.dport);
   return [
     [CONDITIONAL, []],
+    [FALLBACK, []],
     [
       HOSTPORTS_CHAIN,
       rules(HOSTPORTS_CHAIN, [
@@ -131,6 +136,7 @@ export function hostportsRules(): readonly (readonly [Chain, readonly Rule[]])[]
         [dnat('ip6', concat(ip6.daddr, l4proto, th.dport).map(HOSTIPPORTS[6]))],
         [nfproto.is('ipv4'), dnat('ip', port.map(HOSTPORTS[4]))],
         [nfproto.is('ipv6'), dnat('ip6', port.map(HOSTPORTS[6]))],
+        [jump(FALLBACK)],
       ]),
     ],
     [PREROUTING, rules(PREROUTING, [[local, jump(HOSTPORTS_CHAIN)]])],
@@ -149,7 +155,7 @@ export function hostportsRules(): readonly (readonly [Chain, readonly Rule[]])[]
 
 /**
  * The commands that bring this part up to date, none when it is. `found` is the chain `prerouting` as the kernel has
- * it. Rules with conditions belong to attachments and stay.
+ * it. Rules that belong to attachments stay.
  */
 export function planHostportsTable(found: { readonly comment: string | undefined } | undefined): Command[] {
   if (!isOutdated(found)) {
@@ -160,7 +166,7 @@ export function planHostportsTable(found: { readonly comment: string | undefined
     add(TABLE),
     ...[HOSTPORTS, HOSTIPPORTS, HAIRPIN].flatMap((maps) => [add(maps[4]), add(maps[6])]),
     ...chains.flatMap(([chain]) => (chain === PREROUTING ? replaceChain(PREROUTING, found) : [add(chain)])),
-    ...chains.filter(([chain]) => chain !== CONDITIONAL).map(([chain]) => flush(chain)),
+    ...chains.filter(([chain]) => !DYNAMIC.includes(chain)).map(([chain]) => flush(chain)),
     ...chains.flatMap(([, rules]) => rules.map(add)),
   ];
 }

@@ -3,6 +3,7 @@
 import {
   type Attachment,
   type HostLink,
+  isOfContainer,
   type Owner,
   ownerComment,
   ownerHash,
@@ -40,13 +41,15 @@ import { expectChain, expectRules, inWords, type TableView, viewTable, wordsOf }
 import {
   decodeHeld,
   type HeldPort,
-  listConditional,
   listHostports,
   listPortElements,
+  listPortRules,
   type PublishedPort,
 } from './hostports-held.ts';
 import {
   CONDITIONAL,
+  DYNAMIC,
+  FALLBACK,
   GUARD,
   HAIRPIN,
   HOSTIPPORTS,
@@ -78,6 +81,8 @@ export interface ForeignPort extends PortClaim {
   readonly target: Ip | undefined;
   /** Whose it is and where, as the end of a sentence: `to "net: n1, id: c1" in iptables`. */
   readonly holder: string;
+  /** The container's id, where it can be told. */
+  readonly containerId: string | undefined;
 }
 
 /** What others hold, and who of them lives. */
@@ -101,7 +106,8 @@ export interface Takeover<F extends ForeignPort> {
 /**
  * Commands that publish the ports of both families. What the same owner published before is replaced; so is what leads
  * to an address this attachment was just leased, and what a dead owner holds. To be committed under the generation read
- * before. Throws portConflict naming port and holder when a living owner has one of them.
+ * before. Throws portConflict naming port and holder when a living owner has one of them, unless that is the same
+ * container on another network: its first attachment keeps the port, and this one has it when the first is gone.
  */
 export function planHostportsAddition<F extends ForeignPort>(
   nft: Nftables,
@@ -113,6 +119,8 @@ export function planHostportsAddition<F extends ForeignPort>(
   const wished = wishedPorts(wish);
   const kept = findKept(held, wished);
   const takeover = planTakeover(wish, held, holders, kept);
+  const taken = keysOfSiblings(wish, held, takeover.removed);
+  const missing = wished.plain.filter(({ element }) => !kept.has(elementKey(element)));
   return {
     ...takeover,
     commands: [
@@ -120,9 +128,7 @@ export function planHostportsAddition<F extends ForeignPort>(
       ...planHairpins(nft, wish),
       ...planStaleHairpins(nft, wish, held),
       ...takeover.commands,
-      ...wished.plain
-        .filter(({ element }) => !kept.has(elementKey(element)))
-        .map(({ element }) => add(element)),
+      ...missing.map(({ element, fallback }) => add(taken.has(elementKey(element)) ? fallback : element)),
       ...wished.conditional.map(add),
     ],
   };
@@ -150,8 +156,8 @@ export function hasHostportsTable(nft: Nftables): boolean {
 }
 
 /**
- * Commands that delete all that owners picked by `isDoomed` publish: elements, hairpins, rules with conditions; and the
- * ports that are gone then. The filter may leave out elements that are none of theirs.
+ * Commands that delete all that owners picked by `isDoomed` publish: elements, hairpins, rules; and the ports that
+ * are gone then. The filter may leave out elements that are none of theirs.
  */
 export function planHostportsRemoval(
   nft: Nftables,
@@ -162,7 +168,7 @@ export function planHostportsRemoval(
     const owner = ownerIn(comment ?? '');
     return owner !== undefined && isDoomed(owner);
   };
-  const doomed = [...listPortElements(nft, filter), ...listConditional(nft)].filter(isOf);
+  const doomed = [...listPortElements(nft, filter), ...listPortRules(nft)].filter(isOf);
   return {
     commands: [...doomed.map(delete_), ...planOwnedRemoval(nft, [HAIRPIN[4], HAIRPIN[6]], isDoomed, filter)],
     removed: doomed.flatMap((node) => decodeHeld(node) ?? []),
@@ -218,14 +224,16 @@ export function expectHostports(nft: Nftables, wish: PortsWish): void {
   if (formatIn(base.comment) <= FORMAT) {
     for (const [chain, rules] of hostportsRules()) {
       expectChain(view, chain);
-      if (chain !== CONDITIONAL) {
+      if (!DYNAMIC.includes(chain)) {
         expectRules(view, chain, rules);
       }
     }
   }
   const { plain, conditional } = wishedPorts(wish);
-  for (const { port, element } of plain) {
-    expectElement(nft, element, describePort(port));
+  for (const { port, element, fallback } of plain) {
+    if (!hasRule(view, fallback)) {
+      expectElement(nft, element, describePort(port));
+    }
   }
   expectConditional(view, conditional);
   for (const { element, chain, rules } of wishedHairpins(wish)) {
@@ -248,6 +256,7 @@ function planTakeover<F extends ForeignPort>(
   { isAlive, foreign }: Holders<F>,
   kept: ReadonlyMap<string, ElementFact>,
 ): Takeover<F> {
+  const { containerId } = wish.attachment;
   const own = ownerHash(wish.attachment);
   const leased = leasedAddresses(wish);
   const isLeased = (target: Ip | undefined) => target !== undefined && leased.has(formatIp(target));
@@ -265,7 +274,7 @@ function planTakeover<F extends ForeignPort>(
       lines.push(describeLoss(port, leasedAnew(port.target)));
     } else if (rival !== undefined && isDead) {
       lines.push(describeLoss(port, 'the host link of its container is gone'));
-    } else if (rival !== undefined) {
+    } else if (rival !== undefined && !isOfContainer(port.comment, containerId)) {
       throw conflict(rival, port, `to "${describeHolder(port)}"`);
     } else continue;
     removed.push(port);
@@ -273,12 +282,28 @@ function planTakeover<F extends ForeignPort>(
   const superseded: F[] = [];
   for (const port of foreign) {
     const rival = findRival(port);
-    if (rival === undefined) continue;
+    if (rival === undefined || port.containerId === containerId) continue;
     if (!isLeased(port.target)) throw conflict(rival, port, port.holder);
     superseded.push(port);
     lines.push(`Removed ${describePort(port)} that belonged ${port.holder}: ${leasedAnew(port.target)}`);
   }
   return { commands: removed.map(({ node }) => delete_(node)), lines, removed, superseded };
+}
+
+/** The elements that other attachments of the same container keep: of strangers nothing is left in the way. */
+function keysOfSiblings(
+  { attachment }: PortsWish,
+  held: readonly HeldPort[],
+  removed: readonly PublishedPort[],
+): Set<string> {
+  const own = ownerHash(attachment);
+  return new Set(
+    held.flatMap((port) =>
+      port.node.kind === 'element' && port.owner?.ownerHash !== own && !removed.includes(port)
+        ? [elementKey(port.node)]
+        : [],
+    ),
+  );
 }
 
 function claimsOf({ ports, conditions }: PortsWish): PortClaim[] {
@@ -337,7 +362,12 @@ function elementKey({ set, key }: ElementFact | Element): string {
 }
 
 interface WishedPorts {
-  readonly plain: readonly { readonly port: PublishedPort; readonly element: Element }[];
+  readonly plain: readonly {
+    readonly port: PublishedPort;
+    readonly element: Element;
+    /** In the place of the element while the container has the port by another network. */
+    readonly fallback: Rule;
+  }[];
   /** For families with conditions: a rule of their own, for a map cannot tell one packet from another. */
   readonly conditional: readonly Rule[];
 }
@@ -346,11 +376,17 @@ function wishedPorts({ attachment, link, ports, conditions }: PortsWish): Wished
   const comment = ownerComment(attachment, link);
   const isPlain = ({ target }: PublishedPort) => conditions[target.family].length === 0;
   return {
-    plain: ports.filter(isPlain).map((port) => ({ port, element: portElement(port, comment) })),
+    plain: ports.filter(isPlain).map((port) => ({
+      port,
+      element: portElement(port, comment),
+      fallback: portRule(FALLBACK, port, [], comment),
+    })),
     conditional: ports
       .filter((port) => !isPlain(port))
       .flatMap((port) =>
-        conditions[port.target.family].map((alternative) => conditionalRule(port, alternative, comment)),
+        conditions[port.target.family].map((alternative) =>
+          portRule(CONDITIONAL, port, alternative, comment),
+        ),
       ),
   };
 }
@@ -366,7 +402,7 @@ function portElement(
     : element({ map: HOSTIPPORTS[target.family], key: [ipToBytes(hostIp), ...key], data, comment });
 }
 
-function conditionalRule(port: PublishedPort, conditions: ConditionList, comment: string): Rule {
+function portRule(chain: Chain, port: PublishedPort, conditions: ConditionList, comment: string): Rule {
   const daddr = port.target.family === 4 ? ip.daddr : ip6.daddr;
   const statements = [
     ...conditions.map((condition) => conditionStatement(condition, port.family)),
@@ -375,7 +411,7 @@ function conditionalRule(port: PublishedPort, conditions: ConditionList, comment
     th.dport.is(port.hostPort),
     dnatTo(port.target, port.targetPort),
   ];
-  return rule({ chain: CONDITIONAL, statements, comment });
+  return rule({ chain, statements, comment });
 }
 
 interface WishedHairpin {
@@ -418,18 +454,17 @@ function planStaleHairpins(nft: Nftables, wish: PortsWish, held: readonly HeldPo
 }
 
 function expectConditional(view: TableView, wished: readonly Rule[]): void {
-  if (wished.length === 0) {
-    return;
+  const missing = wished.find((rule) => !hasRule(view, rule));
+  if (missing !== undefined) {
+    const words = wordsOf(missing);
+    throw checkFailed(`Chain "${CONDITIONAL.name}" of table "inet patchbay" lacks the rule "${words}"`);
   }
-  const found = (view.rules.get(CONDITIONAL.name) ?? []).map((fact) => ({
-    owner: ownerHashIn(fact.comment ?? ''),
-    words: inWords(fact),
-  }));
-  for (const rule of wished) {
-    const owner = ownerHashIn(rule.comment ?? '');
-    const words = wordsOf(rule);
-    if (!found.some((fact) => fact.owner === owner && fact.words === words)) {
-      throw checkFailed(`Chain "${CONDITIONAL.name}" of table "inet patchbay" lacks the rule "${words}"`);
-    }
-  }
+}
+
+function hasRule(view: TableView, wished: Rule): boolean {
+  const owner = ownerHashIn(wished.comment ?? '');
+  const found = (view.rules.get(wished.chain.name) ?? []).filter(
+    ({ comment }) => ownerHashIn(comment ?? '') === owner,
+  );
+  return found.some((fact) => inWords(fact) === wordsOf(wished));
 }

@@ -19,7 +19,7 @@ import { mapped, openFreshHost, openHost, openPrimedHost } from '../support/port
 import type { PrivateHost } from '../support/private-host.ts';
 import { openPortWorld, type PortWorld, WEB } from '../support/reachability.ts';
 import { expectError, expectResult, expectSuccess } from '../support/run-plugin.ts';
-import { onAllTransports, serve, whoAnswers } from '../support/service.ts';
+import { askAll, onAllTransports, serve, whoAnswers } from '../support/service.ts';
 import { difference } from '../support/snapshot.ts';
 import { LAN, OUTSIDE } from '../support/traffic.ts';
 
@@ -131,6 +131,69 @@ describe('published ports', () => {
     expectSuccess(await runPortmap(host, 'DEL', third));
     expect(await mapped(host)).toEqual(['tcp 8082']);
   });
+
+  test('that a container wants on two networks, as runtimes ask for, lead to it until both attachments are gone', async () => {
+    const wanted = [WEB[0], { hostPort: 8081, containerPort: 80, hostIP: '127.0.0.1' }] as readonly Mapping[];
+    const asked = [
+      { transport: 'tcp4', address: '127.0.0.1', port: 8080 },
+      { transport: 'tcp6', address: 'fd00:95::1', port: 8080 },
+      { transport: 'tcp4', address: '127.0.0.1', port: 8081 },
+    ] as const;
+    for (const goesFirst of [0, 1] as const) {
+      const { host, pod, peerAttached } = await openWorld();
+      const network = {
+        ...PORTS,
+        name: 'second',
+        bridge: 'cni-second0',
+        isDefaultGateway: false,
+        isGateway: true,
+        ipam: { type: 'host-local', ranges: [[{ subnet: '10.95.0.0/24' }], [{ subnet: 'fd00:95::/64' }]] },
+      };
+      const answers = async () => (await askAll(host, asked)).map((reply) => reply?.name ?? '');
+      await unpublish(host, await publish(host, pod, wanted));
+      await unpublish(host, await publish(host, pod, wanted, { network, ifname: 'eth1' }));
+      const before = await host.snapshot();
+      const first = await publish(host, pod, wanted);
+      const alone = await host.snapshot();
+      const second = await publish(host, pod, wanted, { network, ifname: 'eth1' });
+      for (const each of [first, second]) expectSuccess(await runPortmap(host, 'CHECK', each));
+      expect(await answers()).toEqual(['pod', 'pod', 'pod']);
+      const refused = await host.runPlugin('ADD', portCallOf(peerAttached, wanted));
+      expect(expectError(refused)).toMatchObject({ code: 103, msg: expect.stringContaining('id: pod') });
+
+      const [gone, left] = goesFirst === 0 ? [first, second] : [second, first];
+      await unpublish(host, gone);
+      expect(await answers()).toEqual(['pod', 'pod', 'pod']);
+      expectSuccess(await runPortmap(host, 'CHECK', left));
+      if (goesFirst === 1) expect(difference(alone, await host.snapshot())).toEqual([]);
+      await unpublish(host, left);
+      expect(await answers()).toEqual(['', '', '']);
+      expect(difference(before, await host.snapshot())).toEqual([]);
+    }
+  });
+
+  test.for([
+    ['nftables', 'iptables'],
+    ['iptables', 'nftables'],
+    ['iptables', 'iptables'],
+  ] as const)(
+    'that a container wants on two networks are published by backends %s and %s',
+    async ([one, two]) => {
+      const { host, pod } = await openFreshHost();
+      const ipam = { type: 'host-local', ranges: [[{ subnet: '10.95.0.0/24' }]] };
+      const network = { ...PORTS, name: 'second', bridge: 'cni-second0', isDefaultGateway: false, ipam };
+      const publishBoth = async () => [
+        await publish(host, pod, WEB, { portmap: { backend: one } }),
+        await publish(host, pod, WEB, { portmap: { backend: two }, network, ifname: 'eth1' }),
+      ];
+      for (const each of await publishBoth()) await unpublish(host, each);
+      const before = await host.snapshot();
+      const both = await publishBoth();
+      for (const each of both) expectSuccess(await runPortmap(host, 'CHECK', each));
+      for (const each of both) await unpublish(host, each);
+      expect(difference(before, await host.snapshot())).toEqual([]);
+    },
+  );
 
   test('are not needed: without mappings every verb succeeds and nothing changes', async () => {
     const host = await openHost();

@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest';
 import {
   hostLinkName,
   hostLinkNameOf,
+  isOfContainer,
   networkHash,
   networkOf,
   ownerComment,
@@ -112,6 +113,28 @@ describe('attachment', () => {
     const comment = ownerComment({ network: 'n1', containerId: 'c1', ifname: 'a"b\\cé😀\u0001' });
     expect(comment).toMatch(/, if: a\?b\?c\?\?\?, id: c1$/);
     expect(comment).toMatch(/^[ !#-[\]-~]+$/);
+  });
+
+  test('the comment tells a container from others whatever the network, as long as enough of its id is left', () => {
+    const containerId = `default-${'0123456789abcdef'.repeat(4)}`;
+    const other = `${containerId.slice(0, -1)}0`;
+    for (let length = 1; length <= 80; length++) {
+      const comment = ownerComment(
+        { network: 'n'.repeat(length), containerId, ifname: 'eth1' },
+        { name: 'veth1' },
+      );
+      const left = / id: (.*)/.exec(comment)?.[1]?.length ?? 0;
+      expect(isOfContainer(comment, containerId), `${left} digits left`).toBe(left >= 20);
+      expect(isOfContainer(comment, `default-1${containerId.slice(9)}`)).toBe(false);
+    }
+    const whole = ownerComment({ network: 'n1', containerId: 'c1', ifname: 'eth0' });
+    expect([isOfContainer(whole, 'c1'), isOfContainer(whole, 'c12'), isOfContainer(whole, 'c')]).toEqual([
+      true,
+      false,
+      false,
+    ]);
+    expect(isOfContainer(ownerComment({ network: 'n', containerId: other, ifname: 'e' }), 'c1')).toBe(false);
+    expect(isOfContainer('net: n1, if: eth0, id: c1', 'c1')).toBe(false);
   });
 
   test.each([
