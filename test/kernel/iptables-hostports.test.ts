@@ -1,8 +1,6 @@
 // Published ports in the reference's format on a real kernel: made by ours and compared with the reference's, made by
 // the reference and removed by ours, in both iptables. Run by vitest, project "kernel", as root.
 
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { parseCidr } from '../../shared/ip/cidr.ts';
 import {
@@ -22,14 +20,20 @@ import { hasReferenceHostports } from '../../shared/iptables/reference-hostports
 import * as spawning from '../../shared/linux/spawn.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
 import { capturedListing, HOSTPORT_CASES, mapping, wish } from '../fixtures/iptables/hostports.ts';
+import {
+  feedNat,
+  feedText,
+  listNat,
+  type NatFlavour,
+  runInAnotherProcess,
+  runReference,
+} from '../support/nat-table.ts';
 import { insideWithNftables, openTestNetns, type TestNetns } from '../support/sandbox.ts';
 
 vi.mock('../../shared/linux/spawn.ts', { spy: true });
 
 const OWNER = { network: 'n1', containerId: 'c1' };
 const CHAIN = 'CNI-DN-7be53730afe4dc6eb2178';
-const REFERENCE = '/usr/lib/cni'; // Debian package containernetworking-plugins, release 1.1.1
-const PROGRAMS = { 4: 'iptables', 6: 'ip6tables' } as const;
 
 let host: TestNetns;
 
@@ -54,17 +58,12 @@ function expectAll(parts: Partial<HostportsWish> = {}): void {
   onHost(() => expectHostports(planHostports(wish(parts))));
 }
 
-/** The rules and own chains of a nat table, as the program prints them. */
-function listing(family: 4 | 6, flavour: 'nft' | 'legacy' = 'nft'): string[] {
-  return host
-    .run(`${PROGRAMS[family]}-${flavour}-save`, '-t', 'nat')
-    .split('\n')
-    .filter((line) => /^(-A|:CNI)/.test(line))
-    .map((line) => line.replace(/ \[\d+:\d+\]$/, ''));
+function listing(family: 4 | 6, flavour: NatFlavour = 'nft'): string[] {
+  return listNat(host, family, flavour);
 }
 
 /** What belongs to a container, and what the containers share. */
-function parts(family: 4 | 6, flavour: 'nft' | 'legacy' = 'nft'): { own: string[]; shared: string[] } {
+function parts(family: 4 | 6, flavour: NatFlavour = 'nft'): { own: string[]; shared: string[] } {
   const lines = listing(family, flavour);
   const isOwn = (line: string) => /CNI-[DS]N-/.test(line);
   return { own: lines.filter(isOwn), shared: lines.filter((line) => !isOwn(line)) };
@@ -74,9 +73,8 @@ function programs(): string[] {
   return vi.mocked(spawning.run).mock.calls.map(([program]) => program.replace('/usr/sbin/', ''));
 }
 
-function feed(family: 4 | 6, flavour: 'nft' | 'legacy', ...commands: readonly string[]): void {
-  const text = `*nat\n${commands.join('\n')}\nCOMMIT\n`;
-  host.feed(text, `${PROGRAMS[family]}-${flavour}-restore`, '--noflush');
+function feed(family: 4 | 6, flavour: NatFlavour, ...commands: readonly string[]): void {
+  feedNat(host, family, flavour, ...commands);
 }
 
 describe.each(HOSTPORT_CASES.map((request) => [request.title, request] as const))('%s', (title, request) => {
@@ -122,15 +120,8 @@ describe('beside the reference plugin', () => {
               ],
       },
     };
-    const environment = Object.entries({
-      PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
-      CNI_COMMAND: verb,
-      CNI_CONTAINERID: request.wish.containerId,
-      CNI_IFNAME: 'eth0',
-      CNI_NETNS: sandbox.path,
-      CNI_PATH: REFERENCE,
-    }).map(([name, value]) => `${name}=${value}`);
-    host.feed(JSON.stringify(config), 'env', '-i', ...environment, `${REFERENCE}/portmap`);
+    const { containerId } = request.wish;
+    runReference(host, { plugin: 'portmap', verb, containerId, netns: sandbox.path }, config);
   }
 
   const known = HOSTPORT_CASES.filter(({ isOld }) => isOld).map(
@@ -284,13 +275,13 @@ describe('twelve ADDs at once', () => {
     for (const family of [4, 6] as const) expectEachOnce(family, flavour);
   });
 
-  async function addTwelve(flavour: 'nft' | 'legacy'): Promise<void> {
+  async function addTwelve(flavour: NatFlavour): Promise<void> {
     const ids = Array.from({ length: 12 }, (_, i) => `c${i}`);
     const codes = await Promise.all(ids.map((id) => addInAnotherProcess(id, AS[flavour])));
     expect(codes).toEqual(ids.map(() => 0));
   }
 
-  function expectEachOnce(family: 4 | 6, flavour: 'nft' | 'legacy'): void {
+  function expectEachOnce(family: 4 | 6, flavour: NatFlavour): void {
     const { own, shared } = parts(family, flavour);
     const alone = capturedListing('every protocol and kind of host address', family);
     expect(shared.sort()).toEqual(alone.filter((line) => !line.includes('CNI-DN-')).sort());
@@ -298,26 +289,14 @@ describe('twelve ADDs at once', () => {
     expect(own.filter((line) => line.startsWith('-A CNI-HOSTPORT-DNAT'))).toHaveLength(12);
   }
 
-  async function addInAnotherProcess(id: string, wrapper: readonly string[]): Promise<number | null> {
-    const root = new URL('../..', import.meta.url).pathname;
-    const script = `
-      import { addHostports } from '${root}/shared/iptables/hostports.ts';
-      import { planHostports } from '${root}/shared/iptables/hostports-plan.ts';
-      import { wish } from '${root}/test/fixtures/iptables/hostports.ts';
-      addHostports(planHostports(wish({ containerId: '${id}' })));
-    `;
-    const node = [
-      process.execPath,
-      '--disable-warning=ExperimentalWarning',
-      '--input-type=module',
-      '-e',
-      script,
-    ];
-    const child = spawn('nsenter', [`--net=${host.path}`, ...wrapper, ...node], {
-      stdio: ['ignore', 'ignore', 'inherit'],
-    });
-    await once(child, 'exit');
-    return child.exitCode;
+  function addInAnotherProcess(id: string, wrapper: readonly string[]): Promise<number | null> {
+    const line = `addHostports(planHostports(wish({ containerId: '${id}' })));`;
+    const imports = {
+      addHostports: 'shared/iptables/hostports.ts',
+      planHostports: 'shared/iptables/hostports-plan.ts',
+      wish: 'test/fixtures/iptables/hostports.ts',
+    };
+    return runInAnotherProcess(host, line, imports, wrapper);
   }
 });
 
@@ -350,7 +329,7 @@ describe('removing', () => {
   test.each(['nft', 'legacy'] as const)(
     'takes all of the container from %s, and nothing that is shared',
     (flavour) => {
-      host.feed(text, `iptables-${flavour}-restore`, '--noflush');
+      feedText(host, 4, flavour, text);
       const { shared } = parts(4, flavour);
       expect(onHost((nft) => hasHostports(nft, plan, 4))).toBe(true);
       onHost((nft) => removeHostports(nft, OWNER));
@@ -381,8 +360,8 @@ describe('removing', () => {
   });
 
   test('empties both tables when both hold the chain', () => {
-    host.feed(text, 'iptables-nft-restore', '--noflush');
-    host.feed(text, 'iptables-legacy-restore', '--noflush');
+    feedText(host, 4, 'nft', text);
+    feedText(host, 4, 'legacy', text);
     expect(onHost((nft) => findHostports(nft, OWNER))).toEqual([
       { family: 4, flavour: 'nft' },
       { family: 4, flavour: 'legacy' },

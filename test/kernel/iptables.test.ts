@@ -1,8 +1,6 @@
 // Masquerade in the reference's format on a real kernel: made by ours and compared with the reference's, made by the
 // reference and removed by ours, in both iptables. Run by vitest, project "kernel", as root.
 
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,13 +17,20 @@ import {
 import { encodeNewChain, planMasquerade } from '../../shared/iptables/masquerade-plan.ts';
 import * as spawning from '../../shared/linux/spawn.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
+import {
+  feedNat,
+  feedText,
+  listNat,
+  type NatFlavour,
+  runInAnotherProcess,
+  runReference,
+} from '../support/nat-table.ts';
 import { insideWithNftables, openTestNetns, type TestNetns } from '../support/sandbox.ts';
 
 vi.mock('../../shared/linux/spawn.ts', { spy: true });
 
 const CHAIN = 'CNI-7be53730afe4dc6eb2178d03';
 const OWNER = { network: 'n1', containerId: 'c1' };
-const REFERENCE = '/usr/lib/cni'; // Debian package containernetworking-plugins
 const BOTH = ['10.22.0.2/24', 'fd00:22::2/64'].map(parseCidr);
 
 let host: TestNetns;
@@ -48,22 +53,16 @@ function add(...addresses: readonly Cidr[]): void {
 }
 
 /** The rules of the nat tables of both families, as the programs print them. */
-function rules(flavour: 'nft' | 'legacy' = 'nft'): string[] {
-  return ['iptables', 'ip6tables'].flatMap((program) =>
-    host
-      .run(`${program}-${flavour}-save`, '-t', 'nat')
-      .split('\n')
-      .filter((line) => line.startsWith('-A')),
-  );
+function rules(flavour: NatFlavour = 'nft'): string[] {
+  return both(flavour).filter((line) => line.startsWith('-A'));
 }
 
-function chains(flavour: 'nft' | 'legacy' = 'nft'): string[] {
-  return ['iptables', 'ip6tables'].flatMap((program) =>
-    host
-      .run(`${program}-${flavour}-save`, '-t', 'nat')
-      .split('\n')
-      .filter((line) => line.startsWith(':CNI')),
-  );
+function chains(flavour: NatFlavour = 'nft'): string[] {
+  return both(flavour).filter((line) => line.startsWith(':CNI'));
+}
+
+function both(flavour: NatFlavour): string[] {
+  return [...listNat(host, 4, flavour), ...listNat(host, 6, flavour)];
 }
 
 describe('beside the reference plugin', () => {
@@ -97,15 +96,8 @@ describe('beside the reference plugin', () => {
         ranges: [[{ subnet }], [{ subnet: 'fd00:22::/64' }]],
       },
     };
-    const environment = Object.entries({
-      PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
-      CNI_COMMAND: verb,
-      CNI_CONTAINERID: 'c1',
-      CNI_IFNAME: options.ifname ?? 'eth0',
-      CNI_NETNS: sandbox.path,
-      CNI_PATH: REFERENCE,
-    }).map(([name, value]) => `${name}=${value}`);
-    host.feed(JSON.stringify(config), 'env', '-i', ...environment, `${REFERENCE}/bridge`);
+    const call = { plugin: 'bridge', verb, containerId: 'c1', netns: sandbox.path } as const;
+    runReference(host, { ...call, ...(options.ifname && { ifname: options.ifname }) }, config);
   }
 
   test('our rules are its rules, byte for byte', () => {
@@ -203,18 +195,13 @@ describe('adding', () => {
   });
 });
 
-async function addInAnotherProcess(address: string): Promise<number | null> {
-  const root = join(import.meta.dirname, '../..');
-  const script = `
-    import { addMasquerade } from '${root}/shared/iptables/masquerade.ts';
-    import { planMasquerade } from '${root}/shared/iptables/masquerade-plan.ts';
-    import { parseCidr } from '${root}/shared/ip/cidr.ts';
-    addMasquerade(planMasquerade({ network: 'n1', containerId: 'c1', addresses: [parseCidr('${address}')] }));
-  `;
-  const args = [`--net=${host.path}`, process.execPath, '--input-type=module', '-e', script];
-  const child = spawn('nsenter', args, { stdio: ['ignore', 'ignore', 'inherit'] });
-  await once(child, 'exit');
-  return child.exitCode;
+function addInAnotherProcess(address: string): Promise<number | null> {
+  const line = `addMasquerade(planMasquerade({ network: 'n1', containerId: 'c1', addresses: [parseCidr('${address}')] }));`;
+  return runInAnotherProcess(host, line, {
+    addMasquerade: 'shared/iptables/masquerade.ts',
+    planMasquerade: 'shared/iptables/masquerade-plan.ts',
+    parseCidr: 'shared/ip/cidr.ts',
+  });
 }
 
 describe('checking', () => {
@@ -226,7 +213,7 @@ describe('checking', () => {
   test('names a jump that is gone', () => {
     add(...BOTH);
     const [jump = ''] = rules();
-    host.feed(`*nat\n${jump.replace('-A', '-D')}\nCOMMIT\n`, 'iptables-nft-restore', '--noflush');
+    feedNat(host, 4, 'nft', jump.replace('-A', '-D'));
     expect(() => onHost(() => expectMasquerade(planMasquerade({ ...OWNER, addresses: BOTH })))).toThrow(
       `Cannot find the jump of address "10.22.0.2" to chain "${CHAIN}" in table nat of IPv4`,
     );
@@ -237,7 +224,7 @@ describe('removing', () => {
   const text = encodeNewChain(planMasquerade({ ...OWNER, addresses: BOTH }), 4);
 
   test.each(['nft', 'legacy'] as const)('empties the %s tables', (flavour) => {
-    host.feed(text, `iptables-${flavour}-restore`, '--noflush');
+    feedText(host, 4, flavour, text);
     expect(chains(flavour)).toHaveLength(1);
     onHost((nft) => removeMasquerade(nft, OWNER));
     expect(rules(flavour)).toEqual([]);
@@ -245,8 +232,8 @@ describe('removing', () => {
   });
 
   test('empties both tables when both hold the chain', () => {
-    host.feed(text, 'iptables-nft-restore', '--noflush');
-    host.feed(text, 'iptables-legacy-restore', '--noflush');
+    feedText(host, 4, 'nft', text);
+    feedText(host, 4, 'legacy', text);
     expect(onHost((nft) => findMasquerade(nft, OWNER))).toEqual([
       { family: 4, flavour: 'nft' },
       { family: 4, flavour: 'legacy' },
@@ -257,7 +244,7 @@ describe('removing', () => {
 
   test('takes jumps in the historic spelling', () => {
     const historic = text.replace('-s 10.22.0.2/32', '-s 10.22.0.2/24');
-    host.feed(historic, 'iptables-nft-restore', '--noflush');
+    feedText(host, 4, 'nft', historic);
     onHost((nft) => removeMasquerade(nft, { ...OWNER, addresses: BOTH }));
     expect(chains()).toEqual([]);
     expect(rules()).toEqual([]);
@@ -281,7 +268,7 @@ describe('removing', () => {
 
   test('starts no program when other chains are all there is', () => {
     const others = { network: 'n1', containerId: 'c2', addresses: BOTH };
-    host.feed(encodeNewChain(planMasquerade(others), 4), 'iptables-nft-restore', '--noflush');
+    feedText(host, 4, 'nft', encodeNewChain(planMasquerade(others), 4));
     onHost((nft) => removeMasquerade(nft, OWNER));
     expect(spawning.run).not.toHaveBeenCalled();
     expect(chains()).toHaveLength(1);
@@ -289,7 +276,7 @@ describe('removing', () => {
 
   test('twice is removing once, and leaves what belongs to others', () => {
     const foreign = '-A POSTROUTING -s 192.0.2.0/24 -j MASQUERADE';
-    host.feed(`*nat\n${foreign}\nCOMMIT\n`, 'iptables-nft-restore', '--noflush');
+    feedNat(host, 4, 'nft', foreign);
     add(...BOTH);
     onHost((nft) => removeMasquerade(nft, OWNER));
     onHost((nft) => removeMasquerade(nft, OWNER));
@@ -302,7 +289,7 @@ describe('removing', () => {
     }
     const copied =
       '-A POSTROUTING -s 192.0.2.0/24 -m comment --comment "name: \\"n1\\" id: \\"c9\\"" -j ACCEPT';
-    host.feed(`*nat\n${copied}\nCOMMIT\n`, 'iptables-nft-restore', '--noflush');
+    feedNat(host, 4, 'nft', copied);
     onHost((nft) => removeStaleMasquerade(nft, { network: 'n1', containerIds: ['c1'] }));
     const left = rules();
     expect(left).toContain(copied);
