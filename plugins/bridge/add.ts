@@ -12,7 +12,15 @@ import { serveGateways } from './gateway.ts';
 import { type Addressing, planAddressing, planLayer2 } from './plan.ts';
 import { installRules, planRules } from './rules.ts';
 import { configureSandbox } from './sandbox.ts';
-import { addVethPair, bringUp, refuseExisting, type VethPair, waitUntilUp } from './veth.ts';
+import {
+  addVethPair,
+  bringUp,
+  type PairContext,
+  refuseExisting,
+  type VethPair,
+  waitUntilUp,
+} from './veth.ts';
+import { ensureVlanGateway, lockVlanGateways, removeUnusedVlanGateway } from './vlan-gateway.ts';
 
 /**
  * Attaches the sandbox to the bridge and reports what it made (CNI SPEC 1.1.0, section 2, "ADD").
@@ -34,8 +42,7 @@ export function add(call: AddCall<BridgeConfig>): Result {
       : leaseAddresses(call, host, config.ipamType, rollback);
 
   const bridge = ensureBridge(host, config, log);
-  serveGateways(host, bridge, config, plan); // before the veth: a bridge that serves another network is refused here
-  const veth = addVethPair({ host, inside, netns, bridge, rollback }, config, attachment, log);
+  const { veth, vlanGateway } = joinBridge({ host, inside, netns, bridge, rollback }, call, plan);
   installRules(config, attachment, planRules(config, plan, veth.sandbox.mac), rollback);
   bringUp(host, veth.host); // not before: what is to be checked would pass meanwhile
   if (!config.disableContainerInterface) {
@@ -45,9 +52,34 @@ export function add(call: AddCall<BridgeConfig>): Result {
     waitUntilUp(host, veth.host);
   }
 
-  const result = describe(call.netns, host.link.get({ index: bridge.index }), veth, plan);
+  const result = describe(call.netns, host.link.get({ index: bridge.index }), { veth, vlanGateway }, plan);
   rollback.commit();
   return result;
+}
+
+interface Joined {
+  readonly veth: VethPair;
+  /** The link with the gateways, when that is not the bridge. */
+  readonly vlanGateway: Link | undefined;
+}
+
+/**
+ * Gateways before the veth: a bridge that serves another network is refused here. The gateway of a VLAN goes with the last
+ * port of the VLAN, so no DEL may look while there is a gateway and no port yet.
+ */
+function joinBridge(context: PairContext, call: AddCall<BridgeConfig>, plan: Addressing): Joined {
+  const { config, attachment, log } = call;
+  const { host, bridge, rollback } = context;
+  const vlan = plan.gateways.length === 0 ? undefined : config.vlans?.id;
+  using _lock = vlan === undefined ? undefined : lockVlanGateways();
+  let vlanGateway: Link | undefined;
+  if (vlan !== undefined) {
+    const where = { bridge: bridge.name, vlan };
+    rollback.add(`remove the gateway of VLAN ${vlan}`, () => removeUnusedVlanGateway(host, where));
+    vlanGateway = ensureVlanGateway(host, bridge, config, vlan, log);
+  }
+  serveGateways(host, vlanGateway ?? bridge, config, plan);
+  return { veth: addVethPair(context, config, attachment, log), vlanGateway };
 }
 
 /** The delegate sends its own DEL when its ADD fails, so the undo is armed only for what comes after. */
@@ -70,11 +102,12 @@ function releaseUnused(call: AddCall<BridgeConfig>, host: Rtnetlink, ipamType: s
 }
 
 /** The bridge is read again: a bridge that somebody else made adopts the MAC of its first port. */
-function describe(sandbox: string, bridge: Link, veth: VethPair, plan: Addressing): Result {
+function describe(sandbox: string, bridge: Link, { veth, vlanGateway }: Joined, plan: Addressing): Result {
   const interfaces: ResultInterface[] = [
     { name: bridge.name, mac: bridge.mac },
     { name: veth.host.name, mac: veth.host.mac },
     { name: veth.sandbox.name, mac: veth.sandbox.mac, sandbox },
+    ...(vlanGateway === undefined ? [] : [{ name: vlanGateway.name, mac: vlanGateway.mac }]),
   ];
   return { interfaces, ...plan.reported };
 }

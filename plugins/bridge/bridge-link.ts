@@ -6,6 +6,7 @@ import type { Link } from '../../shared/rtnetlink/link.ts';
 import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import type { BridgeConfig } from './config.ts';
 import { ensureLinkSysctl } from './link-sysctl.ts';
+import { explainMissingVlans } from './port-vlans.ts';
 
 /**
  * The bridge if it is there already. Throws wrongLinkKind, or what `fail` makes, when another kind of link has the name.
@@ -26,11 +27,16 @@ export function findBridge(
 /**
  * Returns the bridge of this network, up, and makes it where it is missing. An existing bridge keeps its MTU and MAC.
  * A new one gets its MAC at birth: without that it would follow its ports, and peers would hold stale neighbours.
- * Throws wrongLinkKind when another kind of link has the name, kernelRefused otherwise.
- * Equivalent to: `ip link add cni0 address … mtu … type bridge; ip link set cni0 up`
+ * Throws wrongLinkKind when another kind of link has the name, kernelFeatureMissing when the kernel filters no VLANs,
+ * kernelRefused otherwise.
+ * Equivalent to: `ip link add cni0 address … mtu … type bridge vlan_filtering …; ip link set cni0 up`
  */
 export function ensureBridge(host: Rtnetlink, config: BridgeConfig, log: (line: string) => void): Link {
   const bridge = findBridge(host, config) ?? addBridge(host, config, log);
+  if (config.vlans !== undefined && bridge.vlans?.filtering === false) {
+    const next = `run "ip link set ${bridge.name} type bridge vlan_filtering 1"`;
+    log(`Bridge "${bridge.name}" does not filter VLANs, so they do not keep containers apart; ${next}`);
+  }
   const mustBePromiscuous = config.promiscMode && !bridge.isPromiscuous;
   ensureLinkSysctl('ipv6', bridge.name, 'accept_ra', '0', log); // a container is no router of the host's
   if (!bridge.isUp && !config.enableDad) {
@@ -60,11 +66,12 @@ function addBridge(host: Rtnetlink, config: BridgeConfig, log: (line: string) =>
       name: config.bridge,
       mac: randomMac(),
       ...(config.mtu && { mtu: config.mtu }),
+      ...(config.vlans && { vlanFiltering: true }),
     });
   } catch (error) {
     // A parallel first ADD of the same network was faster: its bridge is as good as ours.
     if (!hasCode(error, 'EEXIST')) {
-      throw error;
+      throw config.vlans === undefined ? error : explainMissingVlans(error);
     }
   }
   return host.link.get({ name: config.bridge });

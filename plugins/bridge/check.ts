@@ -13,7 +13,9 @@ import { expectBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
 import { FORWARDING } from './gateway.ts';
 import { type Addressing, type PlannedRoute, planAddressing, planLayer2 } from './plan.ts';
+import { expectVlans } from './port-vlans.ts';
 import { expectInstalled, planRules } from './rules.ts';
+import { vlanGatewayName } from './vlan-plan.ts';
 
 /** include/uapi/linux/rtnetlink.h, RT_TABLE_MAIN. */
 const MAIN_TABLE = 254;
@@ -41,7 +43,7 @@ export function check(call: CheckCall<BridgeConfig>): void {
   for (const route of plan.routes) {
     expectRoute(inside, link, route);
   }
-  expectGateways(host, bridge, plan);
+  expectGateways(host, servedLink(host, bridge, config, plan), plan);
   expectInstalled(config, attachment, planRules(config, plan, link.mac), hostEnd.name);
 }
 
@@ -124,6 +126,9 @@ function expectHostEnd(
   expect(hostEnd.isUp, `Host link "${name}" is down`);
   expectPort(name, 'hairpin mode', hostEnd.port?.hairpin ?? false, config.hairpinMode);
   expectPort(name, 'isolation', hostEnd.port?.isolated ?? false, config.portIsolation);
+  if (config.vlans !== undefined) {
+    expectVlans(host, hostEnd, bridge, config.vlans);
+  }
   if (config.macSpoofCheck && name === hostLinkName(attachment)) {
     expectPort(name, 'learning', hostEnd.port?.learning ?? false, false);
   }
@@ -161,11 +166,25 @@ function expectRoute(inside: Rtnetlink, link: Link, wanted: PlannedRoute): void 
   expect(gateways.includes(gw), `Route to "${dst}" has gateway ${gateways.join(', ')} instead of ${gw}`);
 }
 
+/** What holds the gateway addresses: the bridge, or the link of its VLAN. */
+function servedLink(host: Rtnetlink, bridge: Link, config: BridgeConfig, plan: Addressing): Link {
+  if (config.vlans?.id === undefined || plan.gateways.length === 0) {
+    return bridge;
+  }
+  const name = vlanGatewayName(bridge.name, config.vlans.id);
+  const gateway = host.link.find({ name });
+  if (gateway === undefined) {
+    throw checkFailed(`Link "${name}" with the gateway of VLAN ${config.vlans.id} does not exist`);
+  }
+  expect(gateway.isUp, `Link "${name}" is down`);
+  return gateway;
+}
+
 function expectGateways(host: Rtnetlink, bridge: Link, plan: Addressing): void {
   const present = host.addr.list({ index: bridge.index }).map(({ address }) => formatCidr(address));
   for (const gateway of plan.gateways) {
     const wanted = formatCidr(gateway);
-    expect(present.includes(wanted), `Bridge "${bridge.name}" lacks gateway address "${wanted}"`);
+    expect(present.includes(wanted), `Link "${bridge.name}" lacks gateway address "${wanted}"`);
   }
   for (const family of plan.forwarded) {
     expect(

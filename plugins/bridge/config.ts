@@ -3,12 +3,13 @@
 import * as v from 'valibot';
 import { parseCniArgs } from '../../shared/cni/args.ts';
 import { configObject, decode } from '../../shared/cni/decode.ts';
-import { invalidConfig, unsupportedField } from '../../shared/cni/error.ts';
+import { invalidConfig } from '../../shared/cni/error.ts';
 import type { ConfigSource } from '../../shared/cni/plugin.ts';
 import type { Dns } from '../../shared/cni/result.ts';
 import { formatMac } from '../../shared/ip/mac.ts';
 import { isLinkName, LINK_NAME_BYTES } from '../../shared/linux/link-name.ts';
 import { mtuField, parseStationMac } from '../../shared/sandbox/link-fields.ts';
+import { type PlannedVlans, planVlans, vlanGatewayName } from './vlan-plan.ts';
 
 export type MasqueradeBackend = 'nftables' | 'iptables';
 
@@ -25,6 +26,8 @@ export interface BridgeConfig {
   readonly hairpinMode: boolean;
   readonly promiscMode: boolean;
   readonly portIsolation: boolean;
+  /** What VLANs the port is in; undefined leaves it as the bridge makes it. */
+  readonly vlans: PlannedVlans | undefined;
   /** Nothing leaves the sandbox under a MAC that is not its own. */
   readonly macSpoofCheck: boolean;
   /** Nor under an IP address that was not leased to it; implies `macSpoofCheck`. */
@@ -44,11 +47,15 @@ export interface BridgeConfig {
 export interface BridgeTeardown {
   readonly bridge: string;
   readonly ipamType: string | undefined;
+  /** The VLAN whose gateway may be unused now. */
+  readonly vlan: number | undefined;
 }
 
 const DEFAULT_BRIDGE = 'cni0';
+/** include/linux/if_vlan.h: VLAN_N_VID less the reserved 4095. */
+const MAX_VLAN = 4094;
 
-/** Parses a config for ADD, CHECK and STATUS. Throws invalidConfig (7) or unsupportedField (2), naming field and value. */
+/** Parses a config for ADD, CHECK and STATUS. Throws invalidConfig (7) naming field and value. */
 export function parseConfig(source: ConfigSource): BridgeConfig {
   const fields = decode(bridgeSchema(), source.network.raw, 'bridge config');
   const isDefaultGateway = fields.isDefaultGateway ?? false;
@@ -63,6 +70,7 @@ export function parseConfig(source: ConfigSource): BridgeConfig {
     hairpinMode: fields.hairpinMode ?? false,
     promiscMode: fields.promiscMode ?? false,
     portIsolation: fields.portIsolation ?? false,
+    vlans: planVlans(fields),
     macSpoofCheck: fields.macspoofchk || fields.ipspoofchk || false,
     ipSpoofCheck: fields.ipspoofchk ?? false,
     enableDad: fields.enabledad ?? false,
@@ -74,7 +82,6 @@ export function parseConfig(source: ConfigSource): BridgeConfig {
   };
   refuseBadNames(config);
   refuseContradictions(config);
-  refuseUnsupported(fields);
   return config;
 }
 
@@ -85,6 +92,7 @@ export function parseTeardown(source: ConfigSource): BridgeTeardown {
   return {
     bridge: bridge && isLinkName(bridge) ? bridge : DEFAULT_BRIDGE,
     ipamType: (fields.success && fields.output.ipam?.type) || undefined,
+    vlan: (fields.success && fields.output.vlan) || undefined,
   };
 }
 
@@ -108,7 +116,7 @@ function bridgeSchema() {
     preserveDefaultVlan: flag(),
     macspoofchk: flag(),
     ipspoofchk: flag(),
-    vlan: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(4094))),
+    vlan: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MAX_VLAN))),
     vlanTrunk: v.optional(v.array(configObject({ id: vlanId(), minID: vlanId(), maxID: vlanId() }))),
     ipam: v.optional(configObject({ type: v.optional(v.string()), subnet: v.optional(v.string()), ranges })),
     dns: v.optional(
@@ -131,11 +139,12 @@ function teardownSchema() {
   return configObject({
     bridge: text(),
     ipam: v.fallback(v.optional(configObject({ type: text() })), undefined),
+    vlan: v.fallback(v.optional(v.pipe(v.number(), v.integer(), v.maxValue(MAX_VLAN))), undefined),
   });
 }
 
 function vlanId() {
-  return v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(4094)));
+  return v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(MAX_VLAN)));
 }
 
 /** Precedence of the reference: what the runtime asks, then the config's `args`, then CNI_ARGS. */
@@ -169,23 +178,16 @@ function refuseContradictions(config: BridgeConfig): void {
     const next = 'remove "ipam" or "disableContainerInterface"';
     throw invalidConfig(`Field "disableContainerInterface" leaves no link to give addresses to; ${next}`);
   }
+  const gateway = config.isGateway && config.vlans?.id && vlanGatewayName(config.bridge, config.vlans.id);
+  if (gateway && !isLinkName(gateway)) {
+    const next = `use a shorter name, so that "${gateway}" has ${LINK_NAME_BYTES} bytes at most`;
+    throw invalidConfig(`Field "bridge" is too long for a link with the gateway of its VLAN; ${next}`);
+  }
   if (config.ipSpoofCheck && config.ipamType === undefined) {
     const next = 'add "ipam", or use "macspoofchk" in its place';
     throw invalidConfig(
       `Field "ipspoofchk" allows the addresses that IPAM leases, and there is none; ${next}`,
     );
-  }
-}
-
-/** Fields that would change how packets flow are refused where they would act, rather than silently ignored. */
-function refuseUnsupported(fields: BridgeFields): void {
-  const acting = [
-    { field: 'vlan', value: fields.vlan, acts: (fields.vlan ?? 0) !== 0 },
-    { field: 'vlanTrunk', value: fields.vlanTrunk, acts: (fields.vlanTrunk ?? []).length > 0 },
-  ].find(({ acts }) => acts);
-  if (acting !== undefined) {
-    const shown = JSON.stringify(acting.value).slice(0, 80);
-    throw unsupportedField(`Field "${acting.field}" is not supported by this version of bridge: ${shown}`);
   }
 }
 

@@ -11,6 +11,7 @@ import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { BridgeTeardown } from './config.ts';
 import { isPortChecked, removeIptablesMasquerade, removeRules } from './rules.ts';
+import { removeUnusedVlanGateway } from './vlan-gateway.ts';
 
 /**
  * Removes rules, link and addresses of the attachment, in this order: an address is released only once nothing uses it
@@ -44,8 +45,16 @@ function detach(call: DelCall<BridgeTeardown>, failures: Failures): { isLinkGone
       removeLink(host, call);
       isLinkGone = true;
     });
+    failures.attempt('remove the gateway of the VLAN', () => removeVlanGateway(host, call));
   }
   return { isLinkGone };
+}
+
+/** The gateway of a VLAN goes with the last port in it. */
+function removeVlanGateway(host: Rtnetlink, { config: { bridge, vlan } }: DelCall<BridgeTeardown>): void {
+  if (vlan !== undefined) {
+    removeUnusedVlanGateway(host, { bridge, vlan });
+  }
 }
 
 /** Equivalent to: `ip link set vethX down` */

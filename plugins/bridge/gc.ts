@@ -9,6 +9,7 @@ import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { BridgeTeardown } from './config.ts';
 import { type Kept, removeStaleIptablesMasquerade, removeStaleRules } from './rules.ts';
+import { listVlanGateways, removeUnusedVlanGateway } from './vlan-gateway.ts';
 
 /** An ADD of another network on the same bridge passes through this state in about a millisecond. */
 const HALF_MADE_GRACE_MS = 100;
@@ -41,6 +42,12 @@ function collect(call: GcCall<BridgeTeardown>, failures: Failures): void {
   // Links before rules: while there is a link, what it may send stays checked.
   if (kept.valid !== undefined) {
     removeStaleLinks(call, host, { links, kept }, failures);
+  }
+  for (const where of listVlanGateways(
+    call.config.bridge,
+    links.map(({ link }) => link),
+  )) {
+    failures.attempt(`remove the gateway of VLAN ${where.vlan}`, () => removeUnusedVlanGateway(host, where));
   }
   failures.attempt('remove stale rules', () => removeStaleRules(nft, kept));
   failures.attempt('remove stale iptables chains', () => removeStaleIptablesMasquerade(nft, kept));

@@ -4,6 +4,7 @@ import type { StatusCall } from '../../shared/cni/plugin.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { findBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
+import { canFilterVlans, VLAN_NEED } from './port-vlans.ts';
 import { expectRulesUsable } from './rules.ts';
 
 /**
@@ -22,4 +23,7 @@ export function status(call: StatusCall<BridgeConfig>): void {
 function expectBridgeUsable(config: BridgeConfig): void {
   using host = openRtnetlink();
   findBridge(host, config, notAvailable);
+  if (config.vlans !== undefined && !canFilterVlans(host)) {
+    throw notAvailable(`Field "vlan" or "vlanTrunk" needs ${VLAN_NEED}`);
+  }
 }

@@ -10,6 +10,7 @@ import { openRtnetlinkMonitor } from '../../shared/rtnetlink/monitor.ts';
 import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import type { BridgeConfig } from './config.ts';
 import { ensureLinkSysctl } from './link-sysctl.ts';
+import { joinVlans } from './port-vlans.ts';
 
 /** net/bridge/br_private.h: BR_PORT_BITS is 10, and port 0 does not exist. */
 const BRIDGE_PORT_LIMIT = 1023;
@@ -53,7 +54,8 @@ export function refuseExisting(
 
 /**
  * Creates the pair in one message, the host end a port of the bridge with its owner in the alias, and still down.
- * Throws duplicateAttachment when either name is taken, bridgeFull at the kernel's limit, kernelRefused otherwise.
+ * Throws duplicateAttachment when either name is taken, bridgeFull at the kernel's limit, kernelFeatureMissing when it
+ * filters no VLANs, kernelRefused otherwise.
  * Equivalent to: `ip link add vethX mtu … address … master cni0 type veth peer name eth0 netns … ; ip link set vethX alias …`
  */
 export function addVethPair(
@@ -71,6 +73,9 @@ export function addVethPair(
   }
   silenceIpv6(hostEnd, log);
   configurePort(host, hostEnd, config);
+  if (config.vlans !== undefined) {
+    joinVlans(host, hostEnd, context.bridge, config.vlans);
+  }
   if (config.macSpoofCheck) {
     host.neigh.addFdb({ index: hostEnd.index, lladdr: sandboxEnd.mac });
   }

@@ -1,5 +1,5 @@
 // Locks that processes of ours take on this host, so as not to make each other start over.
-// Used around changes to rulesets; what is right does not depend on them, only how often something is tried.
+// Used around changes to rulesets, where only the number of tries depends on them, and around what attachments share.
 import { mkdirSync } from 'node:fs';
 import { lockFile } from '../linux/file-lock.ts';
 import { hasCode, tryAgainLater } from './error.ts';
@@ -11,7 +11,7 @@ const DEADLINE_MS = 30_000;
  * Takes the lock of that name, waiting for 30 s at most. Undefined where /run cannot be written. Throws tryAgainLater
  * (11) at the deadline.
  */
-export function lockHost(name: 'nftables' | 'iptables'): Disposable | undefined {
+export function lockHost(name: 'nftables' | 'iptables' | 'vlans'): Disposable | undefined {
   const path = `${DIRECTORY}/${name}.lock`;
   try {
     return openLock(path);

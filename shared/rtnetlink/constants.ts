@@ -20,6 +20,9 @@ export const RTM_NEWNEIGH = 28;
 export const RTM_DELNEIGH = 29;
 export const RTM_GETNEIGH = 30;
 
+export const RTM_NEWVLAN = 112;
+export const RTM_GETVLAN = 114;
+
 export const RTNLGRP_LINK = 1;
 export const RTNLGRP_NEIGH = 3;
 export const RTNLGRP_IPV4_IFADDR = 5;
@@ -45,6 +48,7 @@ export const IFLA_OPERSTATE = 16;
 export const IFLA_LINKINFO = 18;
 export const IFLA_IFALIAS = 20;
 export const IFLA_NET_NS_FD = 28;
+export const IFLA_AF_SPEC = 26;
 export const IFLA_EXT_MASK = 29;
 export const IFLA_PROMISCUITY = 30;
 export const IFLA_CARRIER = 33;
@@ -58,7 +62,21 @@ export const IFLA_INFO_SLAVE_DATA = 5;
 
 export const VETH_INFO_PEER = 1;
 
+export const IFLA_BR_VLAN_FILTERING = 7;
 export const IFLA_BR_GROUP_FWD_MASK = 9;
+export const IFLA_BR_VLAN_DEFAULT_PVID = 39;
+
+/** In IFLA_AF_SPEC of family AF_BRIDGE. */
+export const IFLA_BRIDGE_VLAN_INFO = 2;
+export const BRIDGE_VLAN_INFO_PVID = 0x02;
+export const BRIDGE_VLAN_INFO_UNTAGGED = 0x04;
+export const BRIDGE_VLAN_INFO_RANGE_BEGIN = 0x08;
+export const BRIDGE_VLAN_INFO_RANGE_END = 0x10;
+
+export const BRIDGE_VLANDB_DUMP_FLAGS = 1;
+export const BRIDGE_VLANDB_ENTRY = 1;
+export const BRIDGE_VLANDB_ENTRY_INFO = 1;
+export const BRIDGE_VLANDB_ENTRY_RANGE = 2;
 
 export const IFLA_BRPORT_STATE = 1;
 export const IFLA_BRPORT_MODE = 4; // hairpin

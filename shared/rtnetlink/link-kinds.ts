@@ -3,6 +3,7 @@
 import type { AttributeWriter } from '../netlink/attributes.ts';
 import {
   IFLA_BR_GROUP_FWD_MASK,
+  IFLA_BR_VLAN_FILTERING,
   IFLA_INFO_DATA,
   IFLA_INFO_KIND,
   IFLA_LINKINFO,
@@ -15,6 +16,8 @@ export interface BridgeSpec extends LinkWish {
   readonly kind: 'bridge';
   /** Which link-local groups (01:80:c2:00:00:0X) to forward, one bit each. */
   readonly groupForwardMask?: number;
+  /** Frames stay inside the VLANs of their ports. A kernel built without refuses the link with EOPNOTSUPP. */
+  readonly vlanFiltering?: boolean;
 }
 
 /**
@@ -38,9 +41,12 @@ export function writeLinkInfo(writer: AttributeWriter, spec: LinkSpec): void {
 }
 
 function writeBridge(info: AttributeWriter, spec: BridgeSpec): void {
-  const { groupForwardMask } = spec;
-  if (groupForwardMask === undefined) return;
-  info.nest(IFLA_INFO_DATA, (data) => data.u16(IFLA_BR_GROUP_FWD_MASK, groupForwardMask));
+  const { groupForwardMask, vlanFiltering } = spec;
+  if (groupForwardMask === undefined && vlanFiltering === undefined) return;
+  info.nest(IFLA_INFO_DATA, (data) => {
+    if (vlanFiltering !== undefined) data.u8(IFLA_BR_VLAN_FILTERING, vlanFiltering ? 1 : 0);
+    if (groupForwardMask !== undefined) data.u16(IFLA_BR_GROUP_FWD_MASK, groupForwardMask);
+  });
 }
 
 /** The peer is a whole link message of its own: header, then attributes (drivers/net/veth.c, veth_newlink). */

@@ -13,10 +13,13 @@ import {
   IFF_UP,
   IFLA_ADDRESS,
   IFLA_ALT_IFNAME,
+  IFLA_BR_VLAN_DEFAULT_PVID,
+  IFLA_BR_VLAN_FILTERING,
   IFLA_CARRIER,
   IFLA_EXT_MASK,
   IFLA_IFALIAS,
   IFLA_IFNAME,
+  IFLA_INFO_DATA,
   IFLA_INFO_KIND,
   IFLA_LINK,
   IFLA_LINK_NETNSID,
@@ -84,6 +87,14 @@ export interface Link {
   readonly txQueueLength: number;
   /** How the bridge treats it, if it is a port of one. */
   readonly port: BridgePort | undefined;
+  /** What is said of a bridge's VLANs, if it is one, and the kernel filters VLANs. */
+  readonly vlans: BridgeVlans | undefined;
+}
+
+export interface BridgeVlans {
+  readonly filtering: boolean;
+  /** The VLAN in which a new port is, without tags; 0 for none. */
+  readonly defaultPvid: number;
 }
 
 export class LinkService {
@@ -239,7 +250,14 @@ export function decodeLink(message: NetlinkMessage): Link {
     promiscuity: attributes.u32(IFLA_PROMISCUITY) ?? 0,
     txQueueLength: attributes.u32(IFLA_TXQLEN) ?? 0,
     port: info === undefined ? undefined : decodeBridgePort(info),
+    vlans: kind === 'bridge' ? decodeBridgeVlans(info?.nest(IFLA_INFO_DATA)) : undefined,
   };
+}
+
+function decodeBridgeVlans(data: Attributes | undefined): BridgeVlans | undefined {
+  const defaultPvid = data?.u16(IFLA_BR_VLAN_DEFAULT_PVID);
+  if (defaultPvid === undefined) return undefined;
+  return { filtering: data?.u8(IFLA_BR_VLAN_FILTERING) === 1, defaultPvid };
 }
 
 /** The kernel says 0 while the other end is being destroyed. */

@@ -4,6 +4,8 @@ import { NETLINK_ROUTE } from '../linux/netlink-socket.ts';
 import type { Netns } from '../linux/netns.ts';
 import { type NetlinkConnection, openNetlink } from '../netlink/connection.ts';
 import { AddrService } from './addr.ts';
+import { VLAN_HEADER, VlanService } from './bridge-vlan.ts';
+import { RTM_GETVLAN, RTM_NEWVLAN } from './constants.ts';
 import { LinkService } from './link.ts';
 import { NeighService } from './neigh.ts';
 import { RouteService } from './route.ts';
@@ -13,6 +15,7 @@ export interface Rtnetlink extends Disposable {
   readonly addr: AddrService;
   readonly route: RouteService;
   readonly neigh: NeighService;
+  readonly vlan: VlanService;
 }
 
 /**
@@ -30,11 +33,13 @@ export function rtnetlinkOver(connection: NetlinkConnection): Rtnetlink {
     addr: new AddrService(connection),
     route: new RouteService(connection),
     neigh: new NeighService(connection),
+    vlan: new VlanService(connection),
     [Symbol.dispose]: () => connection[Symbol.dispose](),
   };
 }
 
 /** The sizes of ifinfomsg, ifaddrmsg, rtmsg and ndmsg: message types come in fours, one four an object. */
 function headerLength(type: number): number {
+  if (type === RTM_NEWVLAN || type === RTM_GETVLAN) return VLAN_HEADER;
   return [16, 8, 12, 12][(type - 16) >> 2] ?? 0;
 }

@@ -53,17 +53,18 @@ const BRIDGE: BadCase[] = (
     ['an address check without addresses', { ipspoofchk: true, ipam: undefined }, ['ipspoofchk', 'ipam']],
     ['a VLAN in quotes', { vlan: '10' }, ['vlan', '10']],
     ['a VLAN beyond the last one', { vlan: 4095 }, ['vlan', '4095']],
+    ['a trunk that is no list', { vlanTrunk: 100 }, ['vlanTrunk', '100']],
+    ['a trunk of VLAN 0', { vlanTrunk: [{ id: 0 }] }, ['vlanTrunk', '0']],
+    ['a trunk with half a range', { vlanTrunk: [{ minID: 10 }] }, ['vlanTrunk[0]', '10']],
+    ['a trunk that runs backwards', { vlanTrunk: [{ minID: 20, maxID: 10 }] }, ['vlanTrunk[0]', '20', '10']],
+    [
+      'a VLAN gateway with too long a name',
+      { bridge: 'bridge012345', vlan: 4094, isGateway: true },
+      ['bridge', 'bridge012345.4094'],
+    ],
     ['a plugin type that is a number', { type: 7 }, ['type', '7']],
   ] as const
 ).map(([title, config, says]) => ({ title, config, says, ...strictVerbs(7) }));
-
-const UNSUPPORTED: BadCase[] = (
-  [
-    ['a VLAN', { vlan: 100 }, ['vlan', '100']],
-    ['a VLAN trunk', { vlanTrunk: [{ id: 100 }] }, ['vlanTrunk', '100']],
-    ['a range of VLANs', { vlanTrunk: [{ minID: 10, maxID: 20 }] }, ['vlanTrunk', '10', '20']],
-  ] as const
-).map(([title, config, says]) => ({ title, config, says, ...strictVerbs(2) }));
 
 const IPAM_SECTION: BadCase[] = (
   [
@@ -244,7 +245,7 @@ const UNAVAILABLE: BadCase[] = (
   says: [ip],
 }));
 
-testRefusals('bridge', [BRIDGE, UNSUPPORTED, IPAM_SECTION, IPAM_TYPES].flat());
+testRefusals('bridge', [BRIDGE, IPAM_SECTION, IPAM_TYPES].flat());
 const HOST_LOCAL_CASES = [HOST_LOCAL, REQUESTS, UNAVAILABLE].flat();
 testRefusals('host-local below bridge', HOST_LOCAL_CASES);
 testRefusals(

@@ -17,6 +17,7 @@ function config(overrides: Partial<BridgeConfig> = {}): BridgeConfig {
     hairpinMode: false,
     promiscMode: false,
     portIsolation: false,
+    vlans: undefined,
     macSpoofCheck: false,
     ipSpoofCheck: false,
     enableDad: false,

@@ -7,10 +7,12 @@ import {
   encodeMessage,
   type NetlinkRequest,
   NLM_F_ACK,
+  NLM_F_DUMP,
   NLM_F_REQUEST,
 } from '../../../shared/netlink/message.ts';
 import { encodeDeleteAddr, encodeNewAddr } from '../../../shared/rtnetlink/addr.ts';
 import { encodeSetPort } from '../../../shared/rtnetlink/bridge-port.ts';
+import { encodeAddVlans, encodeListVlans, encodeRemoveVlans } from '../../../shared/rtnetlink/bridge-vlan.ts';
 import {
   encodeDeleteLink,
   encodeGetLink,
@@ -86,13 +88,21 @@ const WISHES: Readonly<Record<string, NetlinkRequest>> = {
   'route-add-ipv6': encodeNewRoute({ dst: cidr('fd01::/48'), gw: parseIp('fd00::1'), oif: ETH0 }),
   'route-add-via-ipv6': encodeNewRoute({ dst: cidr('10.3.0.0/16'), gw: parseIp('fd00::1'), oif: ETH0 }),
   'neigh-get': encodeGetNeigh({ index: ETH0, ip: parseIp('10.22.0.3') }),
+  'link-add-bridge-vlans': encodeNewLink({ kind: 'bridge', name: 'cni0', vlanFiltering: true }),
+  'vlan-add': encodeAddVlans(ETH0_BESIDE_CNI0, [{ first: 100, last: 100, pvid: true, untagged: true }]),
+  'vlan-add-range': encodeAddVlans(ETH0_BESIDE_CNI0, [
+    { first: 200, last: 210, pvid: false, untagged: false },
+  ]),
+  'vlan-remove': encodeRemoveVlans(ETH0_BESIDE_CNI0, [{ first: 1, last: 1 }]),
+  'vlan-list': encodeListVlans(),
   'fdb-add': encodeNewFdb({ index: ETH0_BESIDE_CNI0, lladdr: PEER_MAC }),
   'fdb-get': encodeGetFdb({ master: CNI0, lladdr: MAC }),
 };
 
 test.each(Object.entries(WISHES))('%s is what the tool sends', (name, wish) => {
-  const asksOnly = name.endsWith('-get');
-  const flags = wish.flags | NLM_F_REQUEST | (asksOnly ? 0 : NLM_F_ACK); // what the connection adds
+  const kind = /-(get|list)$/.exec(name)?.[1];
+  const added = kind === 'get' ? 0 : kind === 'list' ? NLM_F_DUMP : NLM_F_ACK;
+  const flags = wish.flags | NLM_F_REQUEST | added; // what the connection adds
   expectGolden(encodeMessage({ ...wish, flags, sequence: 7 }), readGolden(new URL(`${name}.hex`, FOLDER)));
 });
 

@@ -6,6 +6,9 @@ import { connectNetlink } from '../../../shared/netlink/connection.ts';
 import type { NetlinkMessage } from '../../../shared/netlink/message.ts';
 import {
   AF_BRIDGE,
+  BRIDGE_VLANDB_ENTRY,
+  BRIDGE_VLANDB_ENTRY_INFO,
+  BRIDGE_VLANDB_ENTRY_RANGE,
   IFLA_IFNAME,
   NDA_LLADDR,
   RTA_DST,
@@ -15,6 +18,7 @@ import {
   RTM_NEWLINK,
   RTM_NEWNEIGH,
   RTM_NEWROUTE,
+  RTM_NEWVLAN,
 } from '../../../shared/rtnetlink/constants.ts';
 import { encodeNewLink } from '../../../shared/rtnetlink/link.ts';
 import { type Rtnetlink, rtnetlinkOver } from '../../../shared/rtnetlink/rtnetlink.ts';
@@ -49,6 +53,30 @@ test('a link of which the kernel tells next to nothing is still one', () => {
     carrier: false,
     port: undefined,
   });
+});
+
+test('VLANs are told a port a message, some as ranges', () => {
+  const body = (index: number) => {
+    const header = new Uint8Array(8);
+    new DataView(header.buffer).setUint32(4, index, true);
+    const info = (flags: number, vid: number) => new Uint8Array(Uint16Array.of(flags, vid).buffer);
+    return new AttributeWriter(header)
+      .nest(BRIDGE_VLANDB_ENTRY, (entry) => entry.bytes(BRIDGE_VLANDB_ENTRY_INFO, info(6, 100)))
+      .nest(BRIDGE_VLANDB_ENTRY, (entry) =>
+        entry.bytes(BRIDGE_VLANDB_ENTRY_INFO, info(0, 200)).u16(BRIDGE_VLANDB_ENTRY_RANGE, 210),
+      )
+      .done();
+  };
+  const { vlan } = open((request) => [
+    part(request, RTM_NEWVLAN, body(7)),
+    part(request, RTM_NEWVLAN, body(8)),
+    done(request),
+  ]);
+  expect(vlan.list({ index: 7 })).toEqual([
+    { index: 7, first: 100, last: 100, pvid: true, untagged: true },
+    { index: 7, first: 200, last: 210, pvid: false, untagged: false },
+  ]);
+  expect(vlan.list()).toHaveLength(4);
 });
 
 test('a name that is no UTF-8 does not break the list it is in', () => {
