@@ -64,11 +64,16 @@ export function draftOwner(name: string): { readonly network: string; readonly o
 
 /**
  * The backup in the file; `absent` without one, `unreadable` for a file that holds none, `foreign` for what is no file.
- * Throws Node's error when it may be there and cannot be read.
+ * Throws ioFailure (5) when it may be there and cannot be read.
  */
 export function readBackup(path: string): Backup | 'absent' | 'unreadable' | 'foreign' {
-  const content = readContent(path, LONGEST_BACKUP);
-  return typeof content === 'string' ? content : decodeBackup(content.text);
+  try {
+    const content = readContent(path, LONGEST_BACKUP);
+    return typeof content === 'string' ? content : decodeBackup(content.text);
+  } catch (cause) {
+    if (isImpossible(cause)) return 'absent';
+    throw ioFailure(`Cannot read the backup "${path}"`, { cause });
+  }
 }
 
 /** Puts the backup in the place of the one that may be there, in one step. Throws ioFailure (5). */
@@ -103,9 +108,13 @@ export function removeDraft({ draft }: BackupFiles): void {
   try {
     removeFile(draft);
   } catch (cause) {
-    // Without the directory there is no draft.
-    if (!hasCode(cause, 'ENOTDIR')) throw ioFailure(`Cannot remove "${draft}"`, { cause });
+    if (!isImpossible(cause)) throw ioFailure(`Cannot remove "${draft}"`, { cause });
   }
+}
+
+/** No file can be, nor ever was, at a path that leads through a file or in circles, or whose name is too long. */
+function isImpossible(error: unknown): boolean {
+  return ['ENOTDIR', 'ELOOP', 'ENAMETOOLONG'].some((code) => hasCode(error, code));
 }
 
 /**

@@ -43,7 +43,7 @@ function listDirectory(path: string): readonly string[] {
   try {
     return readdirSync(path);
   } catch (error) {
-    if (hasCode(error, 'ENOENT') || hasCode(error, 'ENOTDIR')) return [];
+    if (['ENOENT', 'ENOTDIR', 'ELOOP'].some((code) => hasCode(error, code))) return [];
     throw error;
   }
 }

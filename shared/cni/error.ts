@@ -88,7 +88,8 @@ export const ERROR_CODES = [
   {
     code: 104,
     name: 'addressConflict',
-    meaning: 'The bridge holds another address than its gateway address',
+    meaning:
+      'The bridge holds another address than its gateway address, or lo one that is no loopback address',
   },
   {
     code: 105,
@@ -183,7 +184,7 @@ export function portConflict(msg: string, options?: CniErrorOptions): CniError {
   return new CniError(103, msg, options);
 }
 
-/** The bridge holds another address. */
+/** A link holds another address than it should. */
 export function addressConflict(msg: string, options?: CniErrorOptions): CniError {
   return new CniError(104, msg, options);
 }
