@@ -1,4 +1,4 @@
-// How vitest finds and runs the five kinds of test: one project a folder of test/.
+// How vitest finds and runs the kinds of test: one project a folder of test/.
 // Read by vitest, which build/test.ts and the developer start.
 import { defineConfig } from 'vitest/config';
 
@@ -19,6 +19,7 @@ export default defineConfig({
       project('kernel', serial),
       project('binary', serial),
       project('e2e', serial),
+      project('runtimes', serial),
       project('faults', serial),
     ],
   },
@@ -33,7 +34,7 @@ function project(name: string, options: object) {
       // A warning that node:ffi is experimental would stand between the lines of every file that loads it.
       execArgv: ['--disable-warning=ExperimentalWarning'],
       // One project after the other.
-      sequence: { groupOrder: ['unit', 'kernel', 'binary', 'e2e', 'faults'].indexOf(name) },
+      sequence: { groupOrder: ['unit', 'kernel', 'binary', 'e2e', 'runtimes', 'faults'].indexOf(name) },
       ...options,
     },
   };

@@ -1,14 +1,14 @@
-// Runs the tests: `node build/test.ts [--full] [unit|kernel|binary|e2e|faults …] [-- vitest options]`; without a name all of
-// them, after formatting, lint and types; with --full every fault at every point. Called by the test scripts of
-// package.json; ends with the totals of the faults tests and "N passed, N failed, N skipped".
+// Runs the tests: `node build/test.ts [--full] [unit|kernel|binary|e2e|runtimes|faults …] [-- vitest options]`; without a
+// name all of them, after formatting, lint and types; with --full every fault at every point. Called by the test scripts
+// of package.json; ends with the totals of the faults tests and "N passed, N failed, N skipped".
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageEmpty, packagePatchbay } from './package.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const PROJECTS = ['unit', 'kernel', 'binary', 'e2e', 'faults'] as const;
-const PACKAGED = new Set(['binary', 'e2e', 'faults']);
+const PROJECTS = ['unit', 'kernel', 'binary', 'e2e', 'runtimes', 'faults'] as const;
+const PACKAGED = new Set(['binary', 'e2e', 'runtimes', 'faults']);
 
 /** What the faults tests count, a JSON object a line (test/support/fault-scale.ts). */
 const FIGURES = join(ROOT, 'node_modules/.cache/figures.jsonl');

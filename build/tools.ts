@@ -1,7 +1,8 @@
 // The programs that tests, demo and benchmark need beside npm's packages: named in one place, installed where that
 // is possible. Run by bootstrap.mjs with --tools, and by hand: `node build/tools.ts`.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, globSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 /** A program, the Debian package that brings it, and what cannot be done without it. */
@@ -39,15 +40,48 @@ export const TOOLS: readonly Tool[] = [
   },
 ];
 
+/** What test/runtimes needs besides; installed for that target alone. */
+export const RUNTIMES: readonly Tool[] = [
+  { program: 'podman', debianPackage: 'podman', purpose: 'scenarios of podman' },
+  { program: 'containerd', debianPackage: 'containerd', purpose: 'scenarios of containerd 1.6' },
+  { program: 'runc', debianPackage: 'runc', purpose: 'containers of every runtime' },
+  { program: 'conmon', debianPackage: 'conmon', purpose: 'containers of podman' },
+  { program: 'busybox', debianPackage: 'busybox-static', purpose: 'the image that containers run' },
+];
+
 /** The client of the CNI project that end-to-end tests drive the plugins with. */
 export const CNITOOL = 'github.com/containernetworking/cni/cnitool@v1.3.0';
 
 const ROOT = join(import.meta.dirname, '..');
 const CNITOOL_PATH = join(ROOT, '.cache/bin/cnitool');
 
+/** The module that pins the runtimes which no Debian release has: containerd 2, nerdctl, crictl, CRI-O's library. */
+const CLIENTS = join(ROOT, 'test/clients');
+
+// Without what no test uses, nor what needs a C compiler.
+const CLIENT_FLAGS = [
+  '-trimpath',
+  '-buildvcs=false',
+  '-tags=no_ipfs,no_btrfs,no_devmapper,no_zfs,no_tracing,no_rdt',
+  '-ldflags=-s -w -X github.com/containerd/nerdctl/v2/pkg/version.Version=v2.3.5',
+];
+
 if (import.meta.main) {
   setUpTools();
   setUpCnitool();
+  if (process.argv.includes('--runtimes')) {
+    setUpTools(RUNTIMES);
+    setUpClients();
+  }
+}
+
+/** Where `setUpClients` puts what it builds from the pinned sources: a directory for each state of them. */
+export function clientDirectory(): string {
+  const sum = createHash('sha256').update(CLIENT_FLAGS.join(' '));
+  for (const file of globSync('**/*.{mod,sum,go}', { cwd: CLIENTS }).sort()) {
+    sum.update(`\n${file}\n`).update(readFileSync(join(CLIENTS, file)));
+  }
+  return join(ROOT, '.cache', `clients-${sum.digest('hex').slice(0, 12)}`);
 }
 
 /**
@@ -66,7 +100,7 @@ export function setUpTools(wanted: readonly Tool[] = TOOLS): void {
 function setUpCnitool(): void {
   const stamp = `${CNITOOL_PATH}-${CNITOOL.replace(/.*@/, '')}`;
   if (existsSync(CNITOOL_PATH) && existsSync(stamp)) return;
-  const go = findProgram('go') ?? ['/usr/local/go/bin/go'].find((path) => existsSync(path));
+  const go = findGo();
   if (go === undefined) {
     complain('"cnitool" is missing, and without Go it cannot be built: tests that drive it are skipped');
     return;
@@ -86,15 +120,51 @@ function setUpCnitool(): void {
   execFileSync('ln', [stamp, CNITOOL_PATH]);
 }
 
+/** Builds the pinned clients into .cache, some minutes on two cores, once. */
+function setUpClients(): void {
+  const directory = clientDirectory();
+  if (existsSync(directory)) return;
+  const go = findGo();
+  if (go === undefined) {
+    complain('containerd 2, nerdctl and crictl are missing, and without Go they cannot be built');
+    return;
+  }
+  console.log('Building containerd 2, nerdctl and crictl …');
+  const started = performance.now();
+  const fresh = `${directory}.${process.pid}`;
+  const args = ['build', ...CLIENT_FLAGS, '-o', `${fresh}/`, 'tool', './ocicni'];
+  const env = { ...process.env, GOFLAGS: '', CGO_ENABLED: '0' };
+  const { status } = spawnSync(go, args, { cwd: CLIENTS, env, stdio: 'inherit' });
+  if (status !== 0) {
+    complain(`"go build" of the clients in test/clients failed (it needs the Go that their go.mod names)`);
+    return;
+  }
+  renameSync(fresh, directory);
+  console.log(`Built them in ${((performance.now() - started) / 1000).toFixed(0)} s`);
+}
+
+function findGo(): string | undefined {
+  return findProgram('go') ?? ['/usr/local/go/bin/go'].find((path) => existsSync(path));
+}
+
 function aptInstall(tools: readonly Tool[]): void {
   const packages = [...new Set(tools.map((tool) => tool.debianPackage))];
   console.log(`Installing the Debian packages ${packages.join(', ')} …`);
+  using _ = denyServices();
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const install = ['install', '-y', '-qq', '--no-install-recommends', ...packages];
   // A machine image has no package lists, or old ones that name versions no longer there: update only then.
   if (spawnSync('apt-get', install, { env, stdio: ['ignore', 'ignore', 'ignore'] }).status === 0) return;
   spawnSync('apt-get', ['update', '-qq'], { env, stdio: ['ignore', 'ignore', 'inherit'] });
   spawnSync('apt-get', install, { env, stdio: ['ignore', 'ignore', 'inherit'] });
+}
+
+// A package with a daemon starts it unless this program, asked by invoke-rc.d(8), says no with exit code 101.
+function denyServices(): Disposable {
+  const path = '/usr/sbin/policy-rc.d';
+  if (existsSync(path)) return { [Symbol.dispose]() {} };
+  writeFileSync(path, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
+  return { [Symbol.dispose]: () => rmSync(path) };
 }
 
 /** Whether a program is there: one with a slash as that file, any other on PATH or in the sbin directories. */
