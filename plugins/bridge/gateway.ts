@@ -29,32 +29,39 @@ export const FORWARDING: Readonly<Record<Family, string>> = {
  * Equivalent to: `ip addr add 10.22.0.1/24 dev cni0; sysctl -w net.ipv4.ip_forward=1`
  */
 export function serveGateways(host: Rtnetlink, bridge: Link, config: BridgeConfig, plan: Addressing): void {
-  for (const gateway of plan.gateways) {
-    ensureGateway(host, bridge, config, plan, gateway);
+  if (plan.gateways.length > 0) {
+    const present = host.addr.list({ index: bridge.index }).map(({ address }) => address);
+    for (const gateway of plan.gateways) {
+      ensureGateway({ host, bridge, present }, config, plan, gateway);
+    }
   }
   for (const family of plan.forwarded) {
     enableForwarding(family);
   }
 }
 
+/** The bridge, and the addresses it had before this ADD gave it any. */
+interface GatewayBridge {
+  readonly host: Rtnetlink;
+  readonly bridge: Link;
+  readonly present: readonly Cidr[];
+}
+
 function ensureGateway(
-  host: Rtnetlink,
-  bridge: Link,
+  { host, bridge, present }: GatewayBridge,
   config: BridgeConfig,
   plan: Addressing,
   gateway: Cidr,
 ): void {
-  const present = host.addr
-    .list({ index: bridge.index, family: gateway.ip.family })
-    .map(({ address }) => address);
-  if (present.some((address) => isSame(address, gateway))) {
+  const rivals = present.filter(({ ip }) => ip.family === gateway.ip.family);
+  if (rivals.some((address) => isSame(address, gateway))) {
     return;
   }
-  for (const address of present.filter((other) => conflicts(other, gateway, config, plan))) {
+  for (const address of rivals.filter((other) => conflicts(other, gateway, config, plan))) {
     if (!config.forceAddress) {
       throw explainConflict(host, bridge, address, gateway);
     }
-    host.addr.delete({ index: bridge.index, address });
+    host.addr.remove({ index: bridge.index, address }); // gone already where it was in the way of two gateways
   }
   try {
     // Nobody else may claim the gateway's address on our own bridge, so IPv6 need not ask around first.

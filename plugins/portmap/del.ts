@@ -28,7 +28,7 @@ export function del(call: DelCall<PortmapTeardown>): void {
     if (nft !== undefined) removed.push(...removeHeld(nft, attachment, call.network.prevResult));
   });
   failures.attempt('remove the iptables rules', () => removed.push(...removeIptablesPorts(nft, attachment)));
-  failures.attempt('forget the flows', () => forgetRemoved(removed, log));
+  forgetRemoved(removed, log);
   failures.throwIfAny();
 }
 

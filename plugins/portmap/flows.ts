@@ -39,18 +39,14 @@ export function forgetFlows(host: Rtnetlink, scope: FlowScope, log: (line: strin
   if (filters.length === 0) {
     return;
   }
-  try {
+  neverFailing(log, () => {
     using conntrack = openConntrack();
     const { replySource } = scope;
     const options = { mappings, isLocal: localAddresses(host), ...(replySource && { replySource }) };
     for (const flow of flowsToForget(conntrack.list(filters), options)) {
       conntrack.delete(flow);
     }
-  } catch (error) {
-    if (!isConntrackMissing(error)) {
-      log(`Cannot forget UDP flows: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  }
+  });
 }
 
 /** The same for ports that are gone, as far as their containers answer. */
@@ -58,8 +54,20 @@ export function forgetRemoved(ports: FlowScope['ports'], log: (line: string) => 
   if (ports.every(({ protocol }) => protocol === 'tcp')) {
     return;
   }
-  using host = openRtnetlink();
-  forgetFlows(host, { ports, replySource: ports.map(({ target }) => target) }, log);
+  neverFailing(log, () => {
+    using host = openRtnetlink();
+    forgetFlows(host, { ports, replySource: ports.map(({ target }) => target) }, log);
+  });
+}
+
+function neverFailing(log: (line: string) => void, step: () => void): void {
+  try {
+    step();
+  } catch (error) {
+    if (!isConntrackMissing(error)) {
+      log(`Cannot forget UDP flows: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
 }
 
 /** Many flows have few destinations: each is looked up once. */

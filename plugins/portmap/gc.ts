@@ -35,7 +35,7 @@ export function gc(call: GcCall<PortmapTeardown>): void {
   failures.attempt('remove stale iptables rules', () => {
     if (valid !== undefined) removed.push(...removeStaleIptablesPorts(nft, name, valid));
   });
-  failures.attempt('forget the flows', () => forgetRemoved(removed, call.log));
+  forgetRemoved(removed, call.log);
   failures.throwIfAny();
 }
 

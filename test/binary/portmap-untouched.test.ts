@@ -21,6 +21,7 @@ import {
   TRANSPORTS,
   whoAnswers,
 } from '../support/service.ts';
+import { injecting, runTraced, wasInjected } from '../support/strace.ts';
 import { LAN, OUTSIDE } from '../support/traffic.ts';
 
 async function openWorld(): Promise<PortWorld> {
@@ -306,6 +307,29 @@ describe('UDP flows', () => {
       expect([await talk.say(), await other.say()]).toEqual(['host', 'peer']);
     });
   }
+
+  test.for([
+    ['ADD', 3],
+    ['DEL', 2],
+    ['DEL', 3],
+  ] as const)(
+    'never fail a verb: %s without its socket number %i says so and goes on',
+    async ([verb, number]) => {
+      const { host, pod } = await openWorld();
+      const { portCall } = await publish(host, pod, WEB);
+      const traced = await runTraced(
+        host,
+        verb,
+        portCall,
+        injecting('socket', `error=EMFILE:when=${number}`),
+      );
+      expect(wasInjected(traced)).toBe(true);
+      expect(traced).toMatchObject({
+        exitCode: 0,
+        stderr: expect.stringContaining('Cannot forget UDP flows'),
+      });
+    },
+  );
 
   test('that pass through, to other ports and to other containers stay as they are', async () => {
     const { host, outside, lan, pod, peer, peerAttached } = await openWorld();
