@@ -56,6 +56,14 @@ const CONFIG = {
   },
 };
 
+const PORT_MAPPINGS = [
+  { hostPort: 8080, containerPort: 80, protocol: 'tcp' },
+  { hostPort: 8053, containerPort: 53, protocol: 'udp' },
+];
+
+/** Runs one verb of a plugin for the attachment whose life it is; `more` are fields of the config. */
+type Run = (verb: Verb, more: object, plugin: string) => WarmUpCall;
+
 const order = JSON.parse(process.argv[2] ?? '') as WarmUpOrder;
 const require = createRequire(import.meta.url);
 const calls: WarmUpCall[] = [];
@@ -142,6 +150,7 @@ function runLife(programs: Programs, { plugins, netns, containerId }: Attachment
     for (const verb of ['STATUS', 'ADD', 'CHECK', 'GC', 'DEL'] as const) run(verb, {}, 'loopback');
   }
   run('DEL', { prevResult });
+  if (order.plugins.includes('patchbay')) runTogether(run, valid);
   run('STATUS', {}, 'host-local');
   const leased = run('ADD', {}, 'host-local');
   run(
@@ -153,15 +162,30 @@ function runLife(programs: Programs, { plugins, netns, containerId }: Attachment
   run('DEL', {}, 'host-local');
 }
 
+// One process for a whole list: everything at once, in a script of its own.
+function runTogether(run: Run, valid: object): void {
+  const { bridge, isDefaultGateway, ipMasq, hairpinMode } = CONFIG;
+  const config = {
+    type: 'patchbay',
+    bridge: { bridge, isDefaultGateway, ipMasq, hairpinMode },
+    portmap: {},
+    firewall: { ingressPolicy: 'same-bridge' },
+    tuning: {},
+    runtimeConfig: { portMappings: PORT_MAPPINGS },
+  };
+  run('STATUS', config, 'patchbay');
+  const { exitCode, stdout } = run('ADD', config, 'patchbay');
+  const prevResult = exitCode === 0 ? (JSON.parse(stdout) as object) : undefined;
+  run('CHECK', { ...config, prevResult }, 'patchbay');
+  run('GC', { ...config, ...valid }, 'patchbay');
+  run('DEL', { ...config, prevResult }, 'patchbay');
+}
+
 function runPorts(
-  run: (verb: Verb, more: object, plugin: string) => WarmUpCall,
+  run: Run,
   { prevResult, valid }: { readonly prevResult: object | undefined; readonly valid: object },
 ): void {
-  const portMappings = [
-    { hostPort: 8080, containerPort: 80, protocol: 'tcp' },
-    { hostPort: 8053, containerPort: 53, protocol: 'udp' },
-  ];
-  const config = { prevResult, runtimeConfig: { portMappings } };
+  const config = { prevResult, runtimeConfig: { portMappings: PORT_MAPPINGS } };
   run('STATUS', config, 'portmap');
   run('ADD', config, 'portmap');
   run('CHECK', config, 'portmap');
@@ -170,7 +194,7 @@ function runPorts(
 }
 
 function runFirewall(
-  run: (verb: Verb, more: object, plugin: string) => WarmUpCall,
+  run: Run,
   { prevResult, valid }: { readonly prevResult: object | undefined; readonly valid: object },
 ): void {
   const config = { prevResult, ingressPolicy: 'same-bridge' };
@@ -182,7 +206,7 @@ function runFirewall(
 }
 
 function runTuning(
-  run: (verb: Verb, more: object, plugin: string) => WarmUpCall,
+  run: Run,
   { prevResult, valid }: { readonly prevResult: object | undefined; readonly valid: object },
 ): void {
   const settings = {

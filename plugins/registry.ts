@@ -6,16 +6,18 @@ import { bridge } from './bridge/index.ts';
 import { firewall } from './firewall/index.ts';
 import { hostLocal } from './host-local/index.ts';
 import { loopback } from './loopback/index.ts';
+import { patchbay } from './patchbay/index.ts';
 import { portmap } from './portmap/index.ts';
 import { tuning } from './tuning/index.ts';
 
 const PLUGINS: ReadonlyMap<string, AnyPlugin> = new Map(
-  [bridge, firewall, hostLocal, loopback, portmap, tuning].map((plugin) => [plugin.name, plugin]),
+  [bridge, firewall, hostLocal, loopback, patchbay, portmap, tuning].map((plugin) => [plugin.name, plugin]),
 );
 
 /** Plugins that a plugin may run in process, where it finds them installed beside it. Others it starts as programs. */
 export const DELEGATES: Readonly<Record<string, readonly string[]>> = {
   bridge: ['host-local'],
+  patchbay: ['bridge', 'host-local', 'portmap', 'firewall', 'tuning'],
 };
 
 /** The plugin of that name. */

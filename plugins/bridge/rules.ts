@@ -62,12 +62,13 @@ export function installRules(
     using nft = findRuleset();
     removeRules(nft, attachment);
   });
-  withRuleset(need(config, kernelFeatureMissing), (nft) =>
-    commitGuarded(nft, () => [
-      ...(spoofCheck === undefined ? [] : spoofing.planSpoofCheck(nft, attachment, spoofCheck)),
-      ...(addresses.length === 0 ? [] : native.planMasqueradeAddition(nft, attachment, addresses)),
-    ]),
-  );
+  const plan = (nft: Nftables) => [
+    ...(spoofCheck === undefined ? [] : spoofing.planSpoofCheck(nft, attachment, spoofCheck)),
+    ...(addresses.length === 0 ? [] : native.planMasqueradeAddition(nft, attachment, addresses)),
+  ];
+  // A port that is to be checked comes up next.
+  const urgency = spoofCheck === undefined ? 'with others' : 'now';
+  withRuleset(need(config, kernelFeatureMissing), (nft) => commitGuarded(nft, plan, { urgency }));
 }
 
 function installIptables(attachment: Attachment, addresses: readonly Cidr[], rollback: Rollback): void {
@@ -85,12 +86,13 @@ export function removeRules(nft: Nftables | undefined, attachment: Attachment): 
     return;
   }
   const owner = ownerHash(attachment);
-  commitGuarded(nft, () => [
+  const plan = (nft: Nftables) => [
     ...native.planOwnerRemoval(nft, owner),
     ...spoofing.planSpoofRemoval(nft, attachment),
     ...planReferenceCleanup(nft, attachment),
     ...planReferenceMacSpoofCleanup(nft, attachment),
-  ]);
+  ];
+  commitGuarded(nft, plan, { urgency: 'now' }); // the link goes next, and then the addresses
 }
 
 /** Whether the port of the attachment is checked: then it must not send once its rules are gone. */
@@ -129,7 +131,7 @@ export function removeStaleRules(nft: Nftables | undefined, { network, owners, v
   }
   const hash = networkHash(network);
   const isStale = (owner: Owner) => owner.networkHash === hash && !owners.has(owner.ownerHash);
-  commitGuarded(nft, () => [
+  commitGuarded(nft, (nft) => [
     ...native.planRemoval(nft, isStale),
     ...spoofing.planStaleSpoofRemoval(nft, isStale),
     ...(valid === undefined ? [] : planReferenceGc(nft, { network, attachments: valid })),

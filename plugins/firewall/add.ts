@@ -33,7 +33,7 @@ export function add(call: AddCall<FirewallConfig>): Result {
   }
   using rollback = new Rollback(log);
   rollback.add('remove the admitted addresses', () => removeAdmitted(attachment));
-  withRuleset(need(kernelFeatureMissing), (nft) => commitGuarded(nft, () => planFirewall(nft, scope)));
+  withRuleset(need(kernelFeatureMissing), (nft) => commitGuarded(nft, (nft) => planFirewall(nft, scope)));
   isolatePort(host, scope, rollback);
   rollback.commit();
   return prevResult;
@@ -43,6 +43,6 @@ export function add(call: AddCall<FirewallConfig>): Result {
 function removeAdmitted(attachment: Attachment): void {
   using nft = findRuleset();
   if (nft !== undefined) {
-    commitGuarded(nft, () => planAdmittedRemoval(nft, listAdmitted(nft, ownerHash(attachment))));
+    commitGuarded(nft, (nft) => planAdmittedRemoval(nft, listAdmitted(nft, ownerHash(attachment))));
   }
 }

@@ -17,7 +17,7 @@ export function del({ attachment }: DelCall<FirewallTeardown>): void {
   using nft = failures.attempt('look at the rules', findRuleset);
   if (nft !== undefined) {
     failures.attempt('remove the admitted addresses', () =>
-      commitGuarded(nft, () => planAdmittedRemoval(nft, listAdmitted(nft, ownerHash(attachment)))),
+      commitGuarded(nft, (nft) => planAdmittedRemoval(nft, listAdmitted(nft, ownerHash(attachment)))),
     );
   }
   failures.throwIfAny();

@@ -26,7 +26,7 @@ export function gc(call: GcCall<FirewallTeardown>): void {
     (kept === undefined ? !isAlive(host, owner) : !kept.has(owner.ownerHash));
   if (nft !== undefined) {
     failures.attempt('remove stale addresses', () =>
-      commitGuarded(nft, () => planAdmittedRemoval(nft, findAdmitted(nft, isStale))),
+      commitGuarded(nft, (nft) => planAdmittedRemoval(nft, findAdmitted(nft, isStale))),
     );
   }
   failures.throwIfAny();

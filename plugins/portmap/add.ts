@@ -1,12 +1,12 @@
 // The portmap plugin's ADD: publishes the container's ports, all or none. Called by dispatch behind an interface plugin.
-import type { Owner } from '../../shared/cni/attachment.ts';
+import type { Attachment, Owner } from '../../shared/cni/attachment.ts';
 import { expectChained } from '../../shared/cni/chained.ts';
 import { kernelFeatureMissing } from '../../shared/cni/error.ts';
 import type { AddCall } from '../../shared/cni/plugin.ts';
 import type { Result } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
 import { findHostLink, isAlive } from '../../shared/host/links.ts';
-import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { findRuleset, type RulesetNeed, withRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapConfig } from './config.ts';
 import { addressesIn, removePorts } from './del.ts';
@@ -42,9 +42,8 @@ export function add(call: AddCall<PortmapConfig>): Result {
     withdraw(call, prevResult);
     return prevResult;
   }
-  using host = openRtnetlink();
   using rollback = new Rollback(log);
-  publish(call, host, plan, prevResult, rollback);
+  publish(call, plan, prevResult, rollback);
   rollback.commit();
   return prevResult;
 }
@@ -52,35 +51,55 @@ export function add(call: AddCall<PortmapConfig>): Result {
 /** Takes back what an earlier ADD of the attachment published. Starts no program unless iptables holds some of it. */
 function withdraw({ attachment, log }: AddCall<PortmapConfig>, prevResult: Result): void {
   using nft = findRuleset();
-  const removed = nft === undefined ? [] : withdrawPorts(nft, attachment, addressesIn(prevResult) ?? []);
-  forgetRemoved(removed, log);
+  if (nft !== undefined) {
+    withdrawPorts(nft, attachment, addressesIn(prevResult) ?? [], (removed) => forgetRemoved(removed, log));
+  }
 }
 
 function publish(
   call: AddCall<PortmapConfig>,
-  host: Rtnetlink,
   plan: MappingPlan,
   prevResult: Result,
   rollback: Rollback,
 ): void {
-  const { config, attachment, log } = call;
-  const wish = planWish(config, attachment, findHostLink(host, attachment, prevResult), plan);
-  const isAliveHere = (owner: Owner) => isAlive(host, owner);
-  let moved: Moved;
+  const { config, attachment } = call;
+  const wish = planWish(config, attachment, hostLinkOf(attachment, prevResult), plan);
   if (config.backend === 'iptables') {
     rollback.add('remove the iptables rules', () => {
       using nft = findRuleset();
       removeIptablesPorts(nft, attachment);
     });
-    moved = publishByIptables(wish, isAliveHere, () => addIptablesPorts(config, attachment, plan));
-  } else {
-    rollback.add('remove the published ports', () => removePorts(attachment));
-    moved = withRuleset(need(kernelFeatureMissing), (nft) => publishNatively(nft, wish, isAliveHere));
+    finish(
+      call,
+      plan,
+      publishByIptables(wish, isAliveNow, () => addIptablesPorts(config, attachment, plan)),
+    );
+    return;
   }
-  for (const line of moved.lines) {
+  rollback.add('remove the published ports', () => removePorts(attachment));
+  withRuleset(need(kernelFeatureMissing), (nft) =>
+    publishNatively(nft, wish, isAliveNow, (moved) => finish(call, plan, moved)),
+  );
+}
+
+function hostLinkOf(attachment: Attachment, prevResult: Result): ReturnType<typeof findHostLink> {
+  using host = openRtnetlink();
+  return findHostLink(host, attachment, prevResult);
+}
+
+/** Asked where somebody else holds a port, and rarely more than once. */
+function isAliveNow(owner: Owner): boolean {
+  using host = openRtnetlink();
+  return isAlive(host, owner);
+}
+
+/** What comes behind the rules: 127.0.0.1, whose guard is one of them, and flows that would go on past them. */
+function finish({ config, log }: AddCall<PortmapConfig>, plan: MappingPlan, { lines, removed }: Moved): void {
+  for (const line of lines) {
     log(line);
   }
+  using host = openRtnetlink();
   enableLocalnet(config, host, plan, log);
   forgetFlows(host, { ports: plan.entries, replySource: undefined }, log);
-  forgetRemoved(moved.removed, log);
+  forgetRemoved(removed, log);
 }

@@ -23,12 +23,11 @@ export function del(call: DelCall<PortmapTeardown>): void {
   const { attachment, log } = call;
   const failures = new Failures();
   using nft = failures.attempt('look at the rules', findRuleset);
-  const removed: FlowScope['ports'][number][] = [];
+  const forget = (removed: FlowScope['ports']) => forgetRemoved(removed, log);
   failures.attempt('remove the published ports', () => {
-    if (nft !== undefined) removed.push(...removeHeld(nft, attachment, call.network.prevResult));
+    if (nft !== undefined) removeHeld(nft, attachment, call.network.prevResult, forget);
   });
-  failures.attempt('remove the iptables rules', () => removed.push(...removeIptablesPorts(nft, attachment)));
-  forgetRemoved(removed, log);
+  failures.attempt('remove the iptables rules', () => forget(removeIptablesPorts(nft, attachment)));
   failures.throwIfAny();
 }
 
@@ -36,7 +35,7 @@ export function del(call: DelCall<PortmapTeardown>): void {
 export function removePorts(attachment: Attachment): void {
   using nft = findRuleset();
   if (nft !== undefined) {
-    removeHeld(nft, attachment, undefined);
+    removeHeld(nft, attachment, undefined, () => {});
   }
 }
 
@@ -44,15 +43,16 @@ function removeHeld(
   nft: Nftables,
   attachment: Attachment,
   prevResult: Result | undefined,
-): FlowScope['ports'] {
+  afterwards: (removed: FlowScope['ports']) => void,
+): void {
   const hash = ownerHash(attachment);
   let removed: FlowScope['ports'] = [];
-  commitGuarded(nft, () => {
+  const plan = (nft: Nftables) => {
     const own = planHostportsRemoval(nft, ({ ownerHash }) => ownerHash === hash, { commentPrefix: hash });
     removed = own.removed;
     return [...own.commands, ...planReferenceHostportsCleanup(nft, attachment, addressesIn(prevResult))];
-  });
-  return removed;
+  };
+  commitGuarded(nft, plan, { afterwards: () => afterwards(removed) });
 }
 
 /** The reference's rules name the container alone, so its addresses on this network help where they are known. */

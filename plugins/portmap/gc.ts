@@ -41,7 +41,7 @@ export function gc(call: GcCall<PortmapTeardown>): void {
 
 function removeStale(nft: Nftables, isStale: (owner: Owner) => boolean): FlowScope['ports'] {
   let removed: FlowScope['ports'] = [];
-  commitGuarded(nft, () => {
+  commitGuarded(nft, (nft) => {
     const stale = planHostportsRemoval(nft, isStale);
     removed = stale.removed;
     return stale.commands;

@@ -31,19 +31,26 @@ export interface Moved {
 }
 
 /**
- * Publishes through our own table, in one batch. Throws portConflict when a living owner has one of the ports, in
- * whatever format.
+ * Publishes through our own table, in one batch, and tells `afterwards` what moved. Throws portConflict when a living owner has
+ * one of the ports, in whatever format.
  */
-export function publishNatively(nft: Nftables, wish: PortsWish, isAlive: (owner: Owner) => boolean): Moved {
+export function publishNatively(
+  nft: Nftables,
+  wish: PortsWish,
+  isAlive: (owner: Owner) => boolean,
+  afterwards: (moved: Moved) => void,
+): void {
   let takeover = NOTHING;
   let leftovers: Leftovers = [];
-  commitGuarded(nft, () => {
+  const plan = (nft: Nftables) => {
     const foreign = listForeignPorts(nft, seekerOf(wish), wish.ports);
     takeover = planHostportsAddition(nft, wish, { isAlive, foreign: foreign.ports });
     leftovers = [...foreign.own, ...takeover.superseded.map(({ node }) => node)];
     return [...takeover.commands, ...planRules(leftovers)];
+  };
+  commitGuarded(nft, plan, {
+    afterwards: () => afterwards(describe(takeover, removeChains(chainsIn(leftovers)))),
   });
-  return describe(takeover, removeChains(chainsIn(leftovers)));
 }
 
 /**
@@ -68,32 +75,35 @@ export function publishByIptables(
     apply();
     return { before, leftovers: [...foreign.own, ...superseded], removed };
   });
-  commitGuarded(nft, () => [
+  commitGuarded(nft, (nft) => [
     ...planHostportsHandover(nft, wish, { isAlive, foreign: [] }).commands,
     ...planRules(leftovers),
   ]);
   return describe(before, removed);
 }
 
-/** Takes back all that an attachment published, wherever it can be seen over netlink, and returns those ports. */
+/** Takes back all that an attachment published, wherever it can be seen over netlink, and tells `afterwards` those ports. */
 export function withdrawPorts(
   nft: Nftables,
   attachment: Attachment,
   addresses: readonly Cidr[],
-): FlowScope['ports'] {
+  afterwards: (removed: FlowScope['ports']) => void,
+): void {
   const hash = ownerHash(attachment);
   const seeker = { ...attachment, addresses: addresses.map(({ ip }) => ip) };
   let removed: FlowScope['ports'] = [];
   let leftovers: Leftovers = [];
-  commitGuarded(nft, () => {
+  const plan = (nft: Nftables) => {
     const own = hasHostportsTable(nft)
       ? planHostportsRemoval(nft, ({ ownerHash }) => ownerHash === hash, { commentPrefix: hash })
       : { commands: [], removed: [] };
     leftovers = listForeignPorts(nft, seeker, []).own;
     removed = own.removed;
     return [...own.commands, ...planRules(leftovers)];
+  };
+  commitGuarded(nft, plan, {
+    afterwards: () => afterwards([...removed, ...removeChains(chainsIn(leftovers))]),
   });
-  return [...removed, ...removeChains(chainsIn(leftovers))];
 }
 
 /** What is not of our own table. */

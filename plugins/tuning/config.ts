@@ -92,7 +92,8 @@ function isDirectoryPath(path: string): boolean {
 // libcni hands a list on decoded and encoded anew, so only who calls a plugin directly can get this wrong.
 function refuseRepeatedKeys({ network }: ConfigSource, sysctl: Readonly<Record<string, string>>): void {
   if (network.text === undefined || Object.keys(sysctl).length === 0) return;
-  const repeated = findRepeatedKey(network.text.toString('utf8'), [['sysctl'], ['args', 'cni', 'sysctl']]);
+  const own = [...(network.textPath ?? []), 'sysctl'];
+  const repeated = findRepeatedKey(network.text.toString('utf8'), [own, ['args', 'cni', 'sysctl']]);
   if (repeated === undefined) return;
   throw invalidConfig(`Field "sysctl" of ${WHERE} names ${quote(repeated)} twice; remove one of them`);
 }

@@ -155,7 +155,7 @@ function openCall(plugin: AnyPlugin, network: NetworkConfig, session: Session): 
     runOwn: (own, command) => runVerb(own, command, { ...session, isDelegated: true }),
     log: io.log,
   });
-  return { network, ipam, log: io.log };
+  return { network, ipam, registry: io.registry, log: io.log };
 }
 
 interface Attached extends Unread<Call<unknown>> {

@@ -21,6 +21,8 @@ export interface NetworkConfig {
   readonly raw: JsonObject;
   /** The text that `raw` was decoded from, for what a decoded object does not tell: keys that stand there twice. */
   readonly text?: Buffer;
+  /** Where in that text the fields of the plugin stand, when they are an object of their own. */
+  readonly textPath?: readonly string[];
   /** For DEL, STATUS and GC undefined as well when it can't be understood. */
   readonly prevResult: Result | undefined;
   /** GC: undefined only when the key is absent; null and [] say that nothing is valid. */

@@ -18,6 +18,8 @@ export interface Call<C> {
   readonly config: C;
   readonly network: NetworkConfig;
   readonly ipam: IpamDelegate;
+  /** The plugins of this executable that this one may run itself, by name. */
+  readonly registry: (name: string) => AnyPlugin | undefined;
   /** Writes one line to stderr. */
   readonly log: (line: string) => void;
 }
@@ -93,6 +95,8 @@ export interface AnyPlugin {
   readonly name: string;
   readonly supportedVersions: readonly CniVersion[];
   readonly checkNeedsPrevResult: boolean;
+  /** Throws what ADD would throw about its config, and does nothing. */
+  readonly validate: (source: ConfigSource) => void;
   readonly add: (source: ConfigSource, call: Unread<AddCall<unknown>>) => Result;
   readonly check: (source: ConfigSource, call: Unread<CheckCall<unknown>>) => void;
   readonly del: (source: ConfigSource, call: Unread<DelCall<unknown>>) => void;
@@ -106,6 +110,9 @@ export function definePlugin<C, T>(plugin: Plugin<C, T>): AnyPlugin {
     name: plugin.name,
     supportedVersions: plugin.supportedVersions,
     checkNeedsPrevResult: plugin.checkNeedsPrevResult ?? false,
+    validate: (source) => {
+      plugin.parseConfig(source);
+    },
     add: (source, call) => plugin.add({ ...call, config: plugin.parseConfig(source) }),
     check: (source, call) => plugin.check({ ...call, config: plugin.parseConfig(source) }),
     del: (source, call) => plugin.del({ ...call, config: plugin.parseTeardown(source) }),

@@ -180,7 +180,7 @@ export function planHostportsRemoval(
  * publishing ports through this table.
  */
 export function ensureLoopbackGuard(nft: Nftables): void {
-  commitGuarded(nft, () => (nft.findChain(GUARD) === undefined ? planGuard() : []));
+  commitGuarded(nft, (nft) => (nft.findChain(GUARD) === undefined ? planGuard() : []));
 }
 
 /** Has the kernel judge the constant part of the table without keeping it. Throws what it refuses. */

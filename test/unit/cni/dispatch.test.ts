@@ -64,6 +64,7 @@ describe('a call', () => {
             config: { network: expect.objectContaining(network), args: 'A=b', command },
             network: expect.objectContaining(network),
             ipam: expect.anything(),
+            registry: expect.any(Function),
             log: expect.any(Function),
             ...(['ADD', 'DEL', 'CHECK'].includes(command) && attached),
             ...(command === 'GC' && { validAttachments: [] }),

@@ -1,0 +1,25 @@
+// One stage of an attachment: the plugin behind its name, and errors that say which part of the config they are about.
+// Called by every verb of the patchbay plugin.
+import { CniError, internal, toCniError } from '../../shared/cni/error.ts';
+import type { AnyPlugin, Call } from '../../shared/cni/plugin.ts';
+import type { StageName } from './config.ts';
+
+/** The plugin of that name. Throws internal (999) when the executable was built without it. */
+export function pluginOf(call: Pick<Call<unknown>, 'registry'>, name: StageName): AnyPlugin {
+  const plugin = call.registry(name);
+  if (plugin === undefined) throw internal(`Plugin "${name}" is not part of this executable`);
+  return plugin;
+}
+
+/** Throws what `step` throws, with the name of the stage in front: several plugins have fields of one name. */
+export function inStage<T>(name: StageName, step: () => T): T {
+  try {
+    return step();
+  } catch (cause) {
+    const { code, message, details } = toCniError(cause);
+    throw new CniError(code, `In "${name}": ${message}`, {
+      cause,
+      ...(details !== undefined && { details }),
+    });
+  }
+}
