@@ -17,6 +17,7 @@ import { isLinkName } from '../linux/link-name.ts';
 import type { Condition, ConditionList } from '../nftables/conditions.ts';
 import { isChainName } from './chain-name.ts';
 import { type ChainOwner, hostportsChain, hostportsComment } from './names.ts';
+import { describeMissing, keyOf, missingRules, type PlannedRule } from './rules.ts';
 import { commentMatch, encodeTable, normalizeSpec, type SavedRule, type SavedTable } from './save-format.ts';
 
 /** A port of the host that leads to a port of the container. */
@@ -60,12 +61,6 @@ export interface SavedPort {
   readonly hostIp: undefined;
   /** The container's address. */
   readonly target: Ip;
-}
-
-/** A rule as iptables-save prints it, without `-A <chain> `. */
-interface PlannedRule {
-  readonly chain: string;
-  readonly spec: string;
 }
 
 /** A rule that all attachments of a host share. */
@@ -353,21 +348,4 @@ function compareRules(wanted: readonly PlannedRule[], found: readonly SavedRule[
   const surplus = found.find((rule, index) => keyOf(rule) !== keys[index]);
   if (surplus === undefined) return undefined;
   return `chain "${surplus.chain}" has a rule that is not wanted there: "${surplus.spec}"`;
-}
-
-function missingRules<Rule extends PlannedRule>(
-  wanted: readonly Rule[],
-  found: readonly SavedRule[],
-): Rule[] {
-  const chains = new Set(wanted.map(({ chain }) => chain));
-  const keys = new Set(found.filter(({ chain }) => chains.has(chain)).map(keyOf));
-  return wanted.filter((rule) => !keys.has(keyOf(rule)));
-}
-
-function keyOf({ chain, spec }: PlannedRule): string {
-  return `${chain}\n${normalizeSpec(spec)}`;
-}
-
-function describeMissing({ chain, spec }: PlannedRule): string {
-  return `chain "${chain}" lacks rule "${spec}"`;
 }

@@ -25,12 +25,9 @@ import {
   isHostportsChain,
   ownerInHostportsComment,
 } from './names.ts';
-import { findNatTables } from './nat-tables.ts';
-import { type NatTable, readTable, restoreTable } from './programs.ts';
+import { changeTable, type IptablesTable, readTable, restoreTable } from './programs.ts';
 import type { SavedTable } from './save-format.ts';
-
-// Someone else may change the table between our look and our change; then the change fails and we look again.
-const ATTEMPTS = 5;
+import { findTables } from './tables.ts';
 
 /**
  * Publishes what the plan says, one iptables-restore a family. Only on a host without the shared chains and hooks, or
@@ -43,7 +40,7 @@ const ATTEMPTS = 5;
  * Equivalent to: `iptables -t nat -N CNI-DN-…`, and its rules (`encodeNewChain`).
  */
 export function addHostports(plan: HostportsPlan): void {
-  for (const family of publishedFamilies(plan)) addFamily(plan, { family, flavour: 'default' });
+  for (const family of publishedFamilies(plan)) addFamily(plan, { name: 'nat', family, flavour: 'default' });
 }
 
 /**
@@ -52,7 +49,7 @@ export function addHostports(plan: HostportsPlan): void {
  */
 export function expectHostports(plan: HostportsPlan): void {
   for (const family of publishedFamilies(plan)) {
-    const difference = findDifference(plan, family, readTable({ family, flavour: 'default' }));
+    const difference = findDifference(plan, family, readTable({ name: 'nat', family, flavour: 'default' }));
     if (difference !== undefined) throw checkFailed(`In table nat of IPv${family}, ${difference}`);
   }
 }
@@ -73,9 +70,9 @@ export function hasHostports(nft: Nftables | undefined, plan: HostportsPlan, fam
  * The nat tables that hold a chain of a container's ports, or may: what is in a legacy table takes a program to tell.
  * Costs one question over netlink, two more a family where there are iptables rules, and one small file each.
  */
-export function findHostports(nft: Nftables | undefined, owner: ChainOwner): NatTable[] {
+export function findHostports(nft: Nftables | undefined, owner: ChainOwner): IptablesTable[] {
   let names: string[] | undefined;
-  return findNatTables(nft, (nft, table) => {
+  return findTables('nat', nft, (nft, table) => {
     names ??= chainsOf(owner); // hosts without iptables rules need not pay for a hash
     return names.some((name) => nft.findChain({ table, name }) !== undefined);
   });
@@ -104,7 +101,7 @@ export function removeStaleHostports(nft: Nftables | undefined, valid: ValidCont
   const hasAnyChain = (nft: Nftables, table: TableRef) =>
     nft.listChains(table).some((chain) => isHostportsChain(chain.name));
   const failure = `Cannot remove the chains of containers that left network "${valid.network}"`;
-  return removeFrom(findNatTables(nft, hasAnyChain), (saved) => staleChains(saved, valid), failure);
+  return removeFrom(findTables('nat', nft, hasAnyChain), (saved) => staleChains(saved, valid), failure);
 }
 
 /** Removes chains that were found over netlink, with whatever jumps to them, and returns their ports. Throws likewise. */
@@ -113,7 +110,7 @@ export function removeChains(chains: readonly IptablesChain[]): SavedPort[] {
   return [...byFamily].flatMap(([family, found]) => {
     const names = [...new Set(found.map(({ name }) => name))];
     return removeFrom(
-      [{ family, flavour: 'nft' }],
+      [{ name: 'nat', family, flavour: 'nft' }],
       () => names,
       `Cannot remove chain "${names.join('", "')}"`,
     );
@@ -121,11 +118,11 @@ export function removeChains(chains: readonly IptablesChain[]): SavedPort[] {
 }
 
 function removeFrom(
-  tables: readonly NatTable[],
+  tables: readonly IptablesTable[],
   chainsIn: (saved: SavedTable) => readonly string[],
   failure: string,
 ): SavedPort[] {
-  const removed = new Map<NatTable, SavedPort[]>();
+  const removed = new Map<IptablesTable, SavedPort[]>();
   for (const table of tables) {
     const encode = (saved: SavedTable) => {
       const chains = chainsIn(saved);
@@ -137,32 +134,13 @@ function removeFrom(
   return [...removed.values()].flat();
 }
 
-function addFamily(plan: HostportsPlan, table: NatTable): void {
+function addFamily(plan: HostportsPlan, table: IptablesTable): void {
   if (restoreTable(table, encodeNewChain(plan, table.family)).applied) return;
   using _lock = lockHost('iptables'); // two that miss the same hook must not both make it
   changeTable(table, {
     encode: (saved) => encodeReplacement(plan, table.family, saved),
     failure: `Cannot add chain "${plan.chain}"`,
   });
-}
-
-interface Change {
-  /** The text to apply to a table as listed, undefined when there is nothing to do. */
-  encode(saved: SavedTable): string | undefined;
-  readonly failure: string;
-}
-
-function changeTable(table: NatTable, change: Change): void {
-  let refused: { text: string; reason: string } | undefined;
-  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const text = change.encode(readTable(table));
-    if (text === undefined) return;
-    if (text === refused?.text) break; // nobody interfered, so it will be refused again
-    const outcome = restoreTable(table, text);
-    if (outcome.applied) return;
-    refused = { text, reason: outcome.reason };
-  }
-  throw new Error(`${change.failure} with ${refused?.reason}`);
 }
 
 /** Without a writable /run a chain still can't be made twice, as the kernel sees to that; a missing hook could. */

@@ -16,9 +16,9 @@ import {
   type RemovalScope,
 } from './masquerade-plan.ts';
 import { type ChainOwner, isMasqueradeChain, masqueradeChain, ownerInComment } from './names.ts';
-import { findNatTables } from './nat-tables.ts';
-import { expectProgram, type NatTable, readTable, restoreTable } from './programs.ts';
+import { expectProgram, type IptablesTable, readTable, restoreTable } from './programs.ts';
 import type { SavedTable } from './save-format.ts';
+import { findTables } from './tables.ts';
 
 /** Which containers of a network are to stay. */
 export interface ValidContainers {
@@ -37,7 +37,7 @@ const ATTEMPTS = 5;
  * Equivalent to: `iptables -t nat -N CNI-…`, and its rules (`encodeNewChain`).
  */
 export function addMasquerade(plan: MasqueradePlan): void {
-  for (const family of familiesOf(plan)) addFamily(plan, { family, flavour: 'default' });
+  for (const family of familiesOf(plan)) addFamily(plan, { name: 'nat', family, flavour: 'default' });
 }
 
 /**
@@ -46,14 +46,14 @@ export function addMasquerade(plan: MasqueradePlan): void {
  */
 export function expectMasquerade(plan: MasqueradePlan): void {
   for (const family of familiesOf(plan)) {
-    const missing = findMissing(plan, family, readTable({ family, flavour: 'default' }));
+    const missing = findMissing(plan, family, readTable({ name: 'nat', family, flavour: 'default' }));
     if (missing !== undefined) throw checkFailed(`Cannot find ${missing} in table nat of IPv${family}`);
   }
 }
 
 /** STATUS of `addMasquerade`: throws CniError `notAvailable` naming the first program that is missing. */
 export function expectPrograms(): void {
-  for (const family of [4, 6] as const) expectProgram({ family, flavour: 'default' });
+  for (const family of [4, 6] as const) expectProgram({ name: 'nat', family, flavour: 'default' });
 }
 
 /**
@@ -73,9 +73,9 @@ export function hasMasquerade(nft: Nftables | undefined, plan: MasqueradePlan): 
  * The nat tables that hold the chain of a container, or may: what is in a legacy table takes a program to tell. Costs
  * one question over netlink, one more a family where there are iptables rules, and one small file each.
  */
-export function findMasquerade(nft: Nftables | undefined, owner: ChainOwner): NatTable[] {
+export function findMasquerade(nft: Nftables | undefined, owner: ChainOwner): IptablesTable[] {
   let name: string | undefined;
-  return findNatTables(nft, (nft, table) => {
+  return findTables('nat', nft, (nft, table) => {
     name ??= masqueradeChain(owner); // hosts without iptables rules need not pay for a hash
     return nft.findChain({ table, name }) !== undefined;
   });
@@ -109,12 +109,12 @@ export function removeMasquerade(nft: Nftables | undefined, owner: ChainOwner & 
 export function removeStaleMasquerade(nft: Nftables | undefined, valid: ValidContainers): void {
   const hasAnyChain = (nft: Nftables, table: TableRef) =>
     nft.listChains(table).some((chain) => isMasqueradeChain(chain.name));
-  for (const table of findNatTables(nft, hasAnyChain)) {
+  for (const table of findTables('nat', nft, hasAnyChain)) {
     for (const chain of staleChains(readTable(table), valid)) removeChain(table, chain, {});
   }
 }
 
-function addFamily(plan: MasqueradePlan, table: NatTable): void {
+function addFamily(plan: MasqueradePlan, table: IptablesTable): void {
   let outcome = restoreTable(table, encodeNewChain(plan, table.family));
   for (let attempt = 0; !outcome.applied && attempt < ATTEMPTS; attempt++) {
     const saved = readTable(table);
@@ -126,7 +126,7 @@ function addFamily(plan: MasqueradePlan, table: NatTable): void {
   if (!outcome.applied) throw new Error(`Cannot add chain "${plan.chain}" with ${outcome.reason}`);
 }
 
-function removeChain(table: NatTable, chain: string, scope: RemovalScope): void {
+function removeChain(table: IptablesTable, chain: string, scope: RemovalScope): void {
   let reason = '';
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const text = encodeRemoval(chain, readTable(table), scope);

@@ -18,25 +18,29 @@ export interface SavedRule {
 
 export interface SavedTable {
   readonly chains: readonly string[];
+  /** Of the built-in chains: `ACCEPT` or `DROP`. */
+  readonly policies: ReadonlyMap<string, string>;
   readonly rules: readonly SavedRule[];
 }
 
 /** The chains and rules of a listing. Lines that are neither are skipped: the programs comment freely. */
 export function parseSave(text: string): SavedTable {
   const chains: string[] = [];
+  const policies = new Map<string, string>();
   const rules: SavedRule[] = [];
   for (const line of text.split('\n')) {
-    const declared = /^:(\S+) /.exec(line)?.[1];
+    const [, declared, policy] = /^:(\S+) (\S+)/.exec(line) ?? [];
     if (declared !== undefined) chains.push(declared);
+    if (declared !== undefined && policy !== undefined && policy !== '-') policies.set(declared, policy);
     const [, chain, spec] = /^-A (\S+) (.+)$/.exec(line) ?? [];
     if (chain !== undefined && spec !== undefined) rules.push(parseRule(chain, spec));
   }
-  return { chains, rules };
+  return { chains, policies, rules };
 }
 
-/** Text for iptables-restore that carries out the commands on table nat, as one transaction. */
-export function encodeTable(commands: readonly string[]): string {
-  return ['*nat', ...commands, 'COMMIT', ''].join('\n');
+/** Text for iptables-restore that carries out the commands on one table, as one transaction. */
+export function encodeTable(commands: readonly string[], table: 'nat' | 'filter' = 'nat'): string {
+  return [`*${table}`, ...commands, 'COMMIT', ''].join('\n');
 }
 
 /** A match that compares nothing and carries a comment, quoted as iptables-save does it. */

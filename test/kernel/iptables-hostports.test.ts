@@ -324,7 +324,7 @@ describe('checking', () => {
 
 describe('removing', () => {
   const plan = planHostports(wish({}));
-  const text = encodeReplacement(plan, 4, { chains: [], rules: [] });
+  const text = encodeReplacement(plan, 4, { chains: [], policies: new Map(), rules: [] });
 
   test.each(['nft', 'legacy'] as const)(
     'takes all of the container from %s, and nothing that is shared',
@@ -363,8 +363,8 @@ describe('removing', () => {
     feedText(host, 4, 'nft', text);
     feedText(host, 4, 'legacy', text);
     expect(onHost((nft) => findHostports(nft, OWNER))).toEqual([
-      { family: 4, flavour: 'nft' },
-      { family: 4, flavour: 'legacy' },
+      { name: 'nat', family: 4, flavour: 'nft' },
+      { name: 'nat', family: 4, flavour: 'legacy' },
     ]);
     onHost((nft) => removeHostports(nft, OWNER));
     expect([...parts(4, 'nft').own, ...parts(4, 'legacy').own]).toEqual([]);

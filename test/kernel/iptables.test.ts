@@ -235,8 +235,8 @@ describe('removing', () => {
     feedText(host, 4, 'nft', text);
     feedText(host, 4, 'legacy', text);
     expect(onHost((nft) => findMasquerade(nft, OWNER))).toEqual([
-      { family: 4, flavour: 'nft' },
-      { family: 4, flavour: 'legacy' },
+      { name: 'nat', family: 4, flavour: 'nft' },
+      { name: 'nat', family: 4, flavour: 'legacy' },
     ]);
     onHost((nft) => removeMasquerade(nft, { ...OWNER, addresses: BOTH }));
     expect([...chains('nft'), ...chains('legacy')]).toEqual([]);

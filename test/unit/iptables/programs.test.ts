@@ -52,8 +52,8 @@ test('STATUS wants the programs of both families', () => {
 
 test('the program of a flavour is preferred, the plain one will do', () => {
   installed = ['/usr/sbin/iptables-save', '/usr/sbin/iptables-nft-save'];
-  readTable({ family: 4, flavour: 'nft' });
-  readTable({ family: 4, flavour: 'legacy' });
+  readTable({ name: 'nat', family: 4, flavour: 'nft' });
+  readTable({ name: 'nat', family: 4, flavour: 'legacy' });
   expect(vi.mocked(run).mock.calls.map(([program]) => program)).toEqual([
     '/usr/sbin/iptables-nft-save',
     '/usr/sbin/iptables-save',
@@ -63,7 +63,7 @@ test('the program of a flavour is preferred, the plain one will do', () => {
 test('a program that fails silently is told by how it ended', () => {
   installed = ['/usr/sbin/iptables-save'];
   vi.mocked(run).mockReturnValue({ ...DONE, exitCode: undefined, signal: 'SIGKILL', timedOut: true });
-  expect(() => readTable({ family: 4, flavour: 'default' })).toThrow(
+  expect(() => readTable({ name: 'nat', family: 4, flavour: 'default' })).toThrow(
     'Cannot list table nat of IPv4 with "/usr/sbin/iptables-save": it ended with SIGKILL',
   );
 });

@@ -52,6 +52,10 @@ test('options inside a comment and negated addresses are not taken for the real 
 });
 
 test('a listing of nothing, or of a table a program can not read, has no rules', () => {
-  expect(parseSave('')).toEqual({ chains: [], rules: [] });
-  expect(parseSave("# Table `nat' is incompatible, use 'nft' tool.\n")).toEqual({ chains: [], rules: [] });
+  expect(parseSave('')).toEqual({ chains: [], policies: new Map(), rules: [] });
+  expect(parseSave("# Table `nat' is incompatible, use 'nft' tool.\n")).toEqual({
+    chains: [],
+    policies: new Map(),
+    rules: [],
+  });
 });
