@@ -24,7 +24,8 @@ const PLUGINS = [
 
 describe('ctr of containerd 1.6 runs containers', () => {
   test('in the foreground, and DEL without a namespace leaves nothing of them', async () => {
-    const { host, ctr } = await openContainerd('1.6');
+    await using scene = await openContainerd('1.6');
+    const { host, ctr } = scene;
     install(host, '1.0.0');
     await ctr('run', '--rm', '--cni', IMAGE, 'earlier', 'true');
     const before = await host.snapshot();
@@ -38,7 +39,8 @@ describe('ctr of containerd 1.6 runs containers', () => {
   });
 
   test('detached, of which no DEL comes, and GC cleans up, even when the cache of results is gone', async () => {
-    const { host, ctr } = await openContainerd('1.6');
+    await using scene = await openContainerd('1.6');
+    const { host, ctr } = scene;
     install(host, '1.0.0');
     for (const name of ['one', 'two']) {
       await ctr('run', '-d', '--cni', IMAGE, name, 'serve');
@@ -63,7 +65,8 @@ describe.each([
   ['2', '1.1.0'],
 ] as const)('CRI of containerd %s with a network at %s runs pods', (release, version) => {
   test('of two families, published, and takes them away as often as it is asked to', async () => {
-    const { host, crictl } = await openContainerd(release);
+    await using scene = await openContainerd(release);
+    const { host, crictl } = scene;
     const outside = await addOutside(host);
     install(host, version);
     await waitUntilReady(crictl);
@@ -96,7 +99,8 @@ describe.each([
 
 describe('CRI of containerd 2', () => {
   test('starts twenty pods at once, each with an address and a port of its own', async () => {
-    const { host, crictl } = await openContainerd('2');
+    await using scene = await openContainerd('2');
+    const { host, crictl } = scene;
     install(host, '1.1.0');
     await waitUntilReady(crictl);
     const names = Array.from({ length: 20 }, (_, i) => `pod${i}`);
@@ -113,7 +117,8 @@ describe('CRI of containerd 2', () => {
   });
 
   test('says that the network is not ready, and why, when STATUS fails', async () => {
-    const { host, crictl } = await openContainerd('2');
+    await using scene = await openContainerd('2');
+    const { host, crictl } = scene;
     install(host, '1.1.0');
     await waitUntilReady(crictl);
     // The store cannot keep its files there.

@@ -27,7 +27,7 @@ const PLUGINS = [
 test.each(['0.4.0', '1.0.0', '1.1.0'])(
   'CRI-O runs pods on a network at %s, and starts over',
   async (cniVersion) => {
-    const host = await openRuntimeHost();
+    await using host = await openRuntimeHost();
     const list = { cniVersion, name: 'pods', plugins: PLUGINS };
     writeFileSync(host.file('/etc/cni/net.d/10-pods.conflist'), JSON.stringify(list));
     const sandboxes = await Promise.all(['one', 'two'].map((name) => host.addSandbox(name)));

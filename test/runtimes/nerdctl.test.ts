@@ -8,7 +8,8 @@ import { addOutside, OUTSIDE } from '../support/traffic.ts';
 
 describe('nerdctl runs containers', () => {
   test('on its default network, published, and leaves nothing of them', async () => {
-    const { host, nerdctl } = await openContainerd('2');
+    await using scene = await openContainerd('2');
+    const { host, nerdctl } = scene;
     const outside = await addOutside(host);
     await nerdctl('run', '--rm', '-p', '8080:80', IMAGE, 'true');
     const before = await host.snapshot();
@@ -27,7 +28,8 @@ describe('nerdctl runs containers', () => {
   });
 
   test('and refuses a port that is taken, naming who has it', async () => {
-    const { host, nerdctl, attemptNerdctl, crictl } = await openContainerd('2');
+    await using scene = await openContainerd('2');
+    const { host, nerdctl, attemptNerdctl, crictl } = scene;
     await nerdctl('run', '-d', '--name', 'first', '--hostname', 'first', '-p', '8080:80', IMAGE);
     await fetchSoon(host, 'http://127.0.0.1:8080/');
     // A pod of Kubernetes on the same network: nerdctl knows its own ports, we know everybody's.
@@ -50,7 +52,8 @@ describe('nerdctl runs containers', () => {
   });
 
   test('on two networks at once, with addresses and a MAC asked for', async () => {
-    const { host, nerdctl } = await openContainerd('2');
+    await using scene = await openContainerd('2');
+    const { host, nerdctl } = scene;
     await nerdctl('network', 'create', '--subnet', '10.91.0.0/24', 'one');
     await nerdctl('network', 'create', '--subnet', '10.92.0.0/24', 'two');
     const both = ['--network', 'one', '--network', 'two', '-p', '8080:80'];
@@ -72,7 +75,8 @@ describe('nerdctl runs containers', () => {
   });
 
   test('on a network of two families', async () => {
-    const { host, nerdctl } = await openContainerd('2');
+    await using scene = await openContainerd('2');
+    const { host, nerdctl } = scene;
     const outside = await addOutside(host);
     const subnets = ['--ipv6', '--subnet', '10.93.0.0/24', '--subnet', 'fd00:93::/64'];
     await nerdctl('network', 'create', ...subnets, 'dual');
@@ -99,7 +103,8 @@ describe('nerdctl runs containers', () => {
   });
 
   test('that may not talk to each other with icc=false, though to those who come by a published port', async () => {
-    const { host, nerdctl } = await openContainerd('2');
+    await using scene = await openContainerd('2');
+    const { host, nerdctl } = scene;
     await nerdctl('network', 'create', '--subnet', '10.94.0.0/24', '-o', 'icc=false', 'shy');
     const addresses: string[] = [];
     for (const name of ['one', 'two']) {
@@ -118,7 +123,8 @@ describe('nerdctl runs containers', () => {
   });
 
   test('on an internal network, which has no way out', async () => {
-    const { host, nerdctl } = await openContainerd('2');
+    await using scene = await openContainerd('2');
+    const { host, nerdctl } = scene;
     await addOutside(host);
     await nerdctl('network', 'create', '--internal', '--subnet', '10.95.0.0/24', 'inner');
     for (const [name, ip] of [
@@ -135,7 +141,8 @@ describe('nerdctl runs containers', () => {
   });
 
   test('again after everything on the host was killed', async () => {
-    const { host, nerdctl, start } = await openContainerd('2');
+    await using scene = await openContainerd('2');
+    const { host, nerdctl, start } = scene;
     await nerdctl('run', '-d', '--name', 'web', '--hostname', 'web', '-p', '8080:80', IMAGE);
     expect(await fetchSoon(host, 'http://127.0.0.1:8080/')).toBe('web');
     await host.killAll('containerd', 'containerd-shim-runc-v2', 'serve', 'httpd', 'nerdctl');
@@ -149,7 +156,8 @@ describe('nerdctl runs containers', () => {
   });
 
   test('five at a time, as a composition does', async () => {
-    const { host, nerdctl } = await openContainerd('2');
+    await using scene = await openContainerd('2');
+    const { host, nerdctl } = scene;
     await nerdctl('network', 'create', '--subnet', '10.96.0.0/24', 'app');
     const names = ['one', 'two', 'three', 'four', 'five'];
     await Promise.all(

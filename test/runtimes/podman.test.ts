@@ -8,7 +8,7 @@ import { addOutside, OUTSIDE } from '../support/traffic.ts';
 
 describe('podman runs containers', () => {
   test('on its default network, published, and leaves nothing of them', async () => {
-    const scene = await openPodman();
+    await using scene = await openPodman();
     const { host, podman } = scene;
     const outside = await addOutside(host);
     await podman('run', '--rm', '-p', '8080:80', IMAGE, 'true');
@@ -28,7 +28,8 @@ describe('podman runs containers', () => {
   });
 
   test('on a network of two families, with addresses and a MAC asked for', async () => {
-    const { host, podman } = await openPodman();
+    await using scene = await openPodman();
+    const { host, podman } = scene;
     const subnets = ['--subnet', '10.81.0.0/24', '--ipv6', '--subnet', 'fd00:81::/64'];
     await podman('network', 'create', ...subnets, '-o', 'mtu=1400', 'dual');
     const wanted = ['--ip', '10.81.0.77', '--ip6', 'fd00:81::77', '--mac-address', '02:00:5e:00:53:09'];
@@ -59,7 +60,8 @@ describe('podman runs containers', () => {
   });
 
   test('and takes them from network to network, and sets them up anew, while they run', async () => {
-    const { host, podman } = await openPodman();
+    await using scene = await openPodman();
+    const { host, podman } = scene;
     await podman('network', 'create', '--subnet', '10.82.0.0/24', 'one');
     await podman('network', 'create', '--subnet', '10.83.0.0/24', 'two');
     await podman(
@@ -96,7 +98,8 @@ describe('podman runs containers', () => {
   });
 
   test('isolated from other networks, not from their neighbours nor from whom they publish to', async () => {
-    const { host, podman } = await openPodman();
+    await using scene = await openPodman();
+    const { host, podman } = scene;
     await podman('network', 'create', '--subnet', '10.84.0.0/24', '-o', 'isolate=true', 'blue');
     await podman('network', 'create', '--subnet', '10.85.0.0/24', '-o', 'isolate=true', 'red');
     for (const [name, network, ip] of [
@@ -131,7 +134,8 @@ describe('podman runs containers', () => {
   });
 
   test('that publish a range of fifty ports, each of which answers', async () => {
-    const { host, podman } = await openPodman();
+    await using scene = await openPodman();
+    const { host, podman } = scene;
     const ports = '20000-20049';
     const serve = 'for p in $(seq 20000 20049); do echo $p > /www/$p; httpd -p $p -h /www; done; sleep 1000';
     await podman('run', '-d', '--name', 'many', '-p', `${ports}:${ports}`, IMAGE, 'sh', '-c', serve);
@@ -145,7 +149,8 @@ describe('podman runs containers', () => {
   });
 
   test('on an internal network, which has no way out', async () => {
-    const { host, podman } = await openPodman();
+    await using scene = await openPodman();
+    const { host, podman } = scene;
     await addOutside(host);
     await podman('network', 'create', '--internal', '--subnet', '10.86.0.0/24', 'inner');
     for (const [name, ip] of [

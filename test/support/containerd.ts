@@ -7,7 +7,7 @@ import { expectDone, type Finished, HOST_PATH } from './place.ts';
 import { ARCHIVE, CLIENT_PATH, DISK, openRuntimeHost, type RuntimeHost } from './runtime-host.ts';
 import { IMAGE, PAUSE_IMAGE } from './runtime-image.ts';
 
-export interface Containerd {
+export interface Containerd extends AsyncDisposable {
   readonly host: RuntimeHost;
   /** `ctr <args>`; throws with everything it said when it fails. */
   ctr(...args: readonly string[]): Promise<string>;
@@ -35,23 +35,22 @@ export async function openContainerd(release: Release, plugins?: string): Promis
     host.attempt(program, args, { env: { PATH: path } });
   const done = async (program: string, args: readonly string[]) =>
     expectDone(await run(program, args)).stdout.trim();
-  const nerdctlPath = join(clientDirectory(), 'nerdctl');
-  const nerdctlArgs = (args: readonly string[]) => [
-    ...['--data-root', `${DISK}/nerdctl`, '--cgroup-manager', 'cgroupfs'],
-    ...args,
-  ];
+  const nerdctl = join(clientDirectory(), 'nerdctl');
   mkdirSync(host.file(`${DISK}/log`));
   writeFileSync(host.file(`${DISK}/containerd.toml`), CONFIG[release]);
   writeFileSync(
     host.file('/etc/crictl.yaml'),
     `runtime-endpoint: unix://${SOCKET}\nimage-endpoint: unix://${SOCKET}\ntimeout: 60\n`,
   );
+  mkdirSync(host.file('/etc/nerdctl'), { recursive: true });
+  writeFileSync(host.file('/etc/nerdctl/nerdctl.toml'), NERDCTL);
   const opened: Containerd = {
     host,
+    [Symbol.asyncDispose]: host.close,
     ctr: (...args) => done('ctr', args),
     crictl: (...args) => done(join(clientDirectory(), 'crictl'), args),
-    nerdctl: (...args) => done(nerdctlPath, nerdctlArgs(args)),
-    attemptNerdctl: (...args) => run(nerdctlPath, nerdctlArgs(args)),
+    nerdctl: (...args) => done(nerdctl, args),
+    attemptNerdctl: (...args) => run(nerdctl, args),
     async start() {
       const program = release === '2' ? join(clientDirectory(), 'containerd') : '/usr/bin/containerd';
       const argv = [program, '--config', `${DISK}/containerd.toml`];
@@ -103,6 +102,11 @@ export async function runPod(
   await crictl('start', started);
   return id;
 }
+
+const NERDCTL = `
+data_root = "${DISK}/nerdctl"
+cgroup_manager = "cgroupfs"
+`;
 
 const COMMON = `
 root = "${DISK}/containerd"

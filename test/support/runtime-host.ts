@@ -3,7 +3,6 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { onTestFinished } from 'vitest';
 import { clientDirectory } from '../../build/tools.ts';
 import { expectDone, HOST_PATH, type Place } from './place.ts';
 import { openPrivateHost, type PrivateHost } from './private-host.ts';
@@ -33,13 +32,9 @@ export const ARCHIVE = `${DISK}/images.tar`;
 /** Clients that no Debian release has, first in PATH where a test asks for them. */
 export const CLIENT_PATH = `${clientDirectory()}:${HOST_PATH}`;
 
-/** A host that closes with the running test; its containers' control groups go, too. */
+/** A host with these plugins; closing it removes its containers' control groups, too. */
 export async function openRuntimeHost(plugins = pluginDirectory()): Promise<RuntimeHost> {
   const host = await openPrivateHost();
-  onTestFinished(async () => {
-    await host.close();
-    removeControlGroups();
-  });
   // What hybrid set-ups mount as "unified" makes crun refuse to work and runc has no use for.
   await host.shell(`
     umount /sys
@@ -56,7 +51,14 @@ export async function openRuntimeHost(plugins = pluginDirectory()): Promise<Runt
     mount -t tmpfs tmpfs ${DISK}
     cp ${imageArchive()} ${ARCHIVE}
   `);
-  return Object.assign(host, {
+  async function close(): Promise<void> {
+    await host.close();
+    removeControlGroups();
+  }
+  return {
+    ...host,
+    close,
+    [Symbol.asyncDispose]: close,
     async daemon(name: string, argv: readonly string[], { until, env = {} }: DaemonOptions) {
       const log = `${DISK}/${name}.log`;
       const script = 'log=$0; "$@" > "$log" 2>&1 < /dev/null &';
@@ -74,7 +76,7 @@ export async function openRuntimeHost(plugins = pluginDirectory()): Promise<Runt
     async killAll(...programs: readonly string[]) {
       await host.attempt('pkill', ['-KILL', '-x', programs.map((name) => name.slice(0, 15)).join('|')]);
     },
-  });
+  };
 }
 
 /** Waits until something is so; throws after 20 s, with the log. */
