@@ -5,6 +5,7 @@ import type { Result, ResultInterface } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { keepRuleset } from '../../shared/ruleset/open.ts';
 import { openSandbox } from '../../shared/sandbox/open.ts';
 import { ensureBridge, findBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
@@ -29,6 +30,7 @@ import { ensureVlanGateway, lockVlanGateways, removeUnusedVlanGateway } from './
 export function add(call: AddCall<BridgeConfig>): Result {
   const { config, attachment, log } = call;
 
+  using _ruleset = keepRuleset(); // IPAM looks at it, too
   using netns = openSandbox(call.netns); // a bad CNI_NETNS fails before anything is leased
   using host = openRtnetlink();
   using inside = openRtnetlink({ netns }); // the socket stays there, the thread comes straight back

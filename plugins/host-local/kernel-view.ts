@@ -2,8 +2,9 @@
 // Called by the allocator and by GC; where the kernel can't be asked, nothing is known and an ADD goes on without.
 import { hostLinkName, hostLinkNameOf, ownerHashIn, ownerIn } from '../../shared/cni/attachment.ts';
 import { type Ip, ipToBytes } from '../../shared/ip/cidr.ts';
-import { isNfTablesMissing, type Nftables, openNftables } from '../../shared/nftables/nftables.ts';
+import { isNfTablesMissing, type Nftables } from '../../shared/nftables/nftables.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { openRuleset } from '../../shared/ruleset/open.ts';
 import { MASQUERADE4, MASQUERADE6 } from '../../shared/ruleset/table.ts';
 import type { Holder } from './record.ts';
 
@@ -79,7 +80,7 @@ class OpenKernelView implements KernelView, Disposable {
   }
 
   get #nft(): Nftables {
-    this.#nftables ??= openNftables();
+    this.#nftables ??= openRuleset();
     return this.#nftables;
   }
 

@@ -6,7 +6,7 @@ import type { Result } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
 import { commitTogether } from '../../shared/ruleset/commit.ts';
-import { withRuleset } from '../../shared/ruleset/open.ts';
+import { keepRuleset, withRuleset } from '../../shared/ruleset/open.ts';
 import { behind, type PatchbayConfig, type Stage } from './config.ts';
 import { inStage, pluginOf } from './stage.ts';
 
@@ -19,6 +19,7 @@ export function add(call: AddCall<PatchbayConfig>): Result {
   for (const { name, source } of stages) {
     inStage(name, () => pluginOf(call, name).validate(source));
   }
+  using _ruleset = keepRuleset();
   using rollback = new Rollback(call.log); // outside, so that what it undoes is undone at once
   const result = commitTogether(withRules, () => addStages(call, rollback));
   rollback.commit();

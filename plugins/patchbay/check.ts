@@ -2,11 +2,13 @@
 // Called by dispatch.
 import { Failures } from '../../shared/cni/failures.ts';
 import type { CheckCall, GcCall, StatusCall } from '../../shared/cni/plugin.ts';
+import { keepRuleset } from '../../shared/ruleset/open.ts';
 import type { PatchbayConfig, PatchbayTeardown } from './config.ts';
 import { inStage, pluginOf } from './stage.ts';
 
 /** Throws the first difference that one of the plugins finds (CNI SPEC 1.1.0, section 2, "CHECK"). */
 export function check(call: CheckCall<PatchbayConfig>): void {
+  using _ruleset = keepRuleset();
   for (const { name, source } of call.config.stages) {
     inStage(name, () => pluginOf(call, name).check(source, { ...call, network: source.network }));
   }

@@ -4,7 +4,7 @@ import { notAvailable } from '../../shared/cni/error.ts';
 import { Failures } from '../../shared/cni/failures.ts';
 import type { DelCall } from '../../shared/cni/plugin.ts';
 import { commitTogether } from '../../shared/ruleset/commit.ts';
-import { withRuleset } from '../../shared/ruleset/open.ts';
+import { keepRuleset, withRuleset } from '../../shared/ruleset/open.ts';
 import type { PatchbayTeardown } from './config.ts';
 import { inStage, pluginOf } from './stage.ts';
 
@@ -14,6 +14,7 @@ import { inStage, pluginOf } from './stage.ts';
  * first failure after trying everything.
  */
 export function del(call: DelCall<PatchbayTeardown>): void {
+  using _ruleset = keepRuleset();
   const failures = new Failures();
   const need = { fail: notAvailable, need: 'DEL', alternative: '"backend" to "iptables"' };
   failures.attempt('remove the rules', () =>

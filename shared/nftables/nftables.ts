@@ -50,6 +50,8 @@ export interface ElementFilter {
 }
 
 export interface Nftables extends Disposable {
+  /** The same for one more holder; it is closed when the last one disposes of it. */
+  retain(): Nftables;
   /**
    * The number of the ruleset's present state, for `commit`. Read it first, then what the commit is decided from.
    */
@@ -125,9 +127,15 @@ const NO_NF_TABLES = 'the kernel has no nf_tables';
 
 class Ruleset implements Nftables {
   readonly #connection: NetlinkConnection;
+  #holders = 1;
 
   constructor(connection: NetlinkConnection) {
     this.#connection = connection;
+  }
+
+  retain(): Nftables {
+    this.#holders += 1;
+    return this;
   }
 
   generation(): number {
@@ -216,6 +224,8 @@ class Ruleset implements Nftables {
   }
 
   [Symbol.dispose](): void {
+    this.#holders -= 1;
+    if (this.#holders > 0) return;
     this.#connection[Symbol.dispose]();
   }
 

@@ -3,10 +3,39 @@
 import type { CniError, CniErrorOptions } from '../cni/error.ts';
 import { isNfTablesMissing, type Nftables, openNftables } from '../nftables/nftables.ts';
 
+/** What is kept open, from the first time somebody asks for it. */
+let kept: { ruleset?: Nftables } | undefined;
+
+/**
+ * From here on one socket serves all who ask for the ruleset of this namespace, until it is disposed of: a verb that looks
+ * at it several times opens it once. Opens nothing itself.
+ */
+export function keepRuleset(): Disposable {
+  if (kept !== undefined) {
+    return { [Symbol.dispose]: () => {} }; // somebody further up keeps it
+  }
+  kept = {};
+  return {
+    [Symbol.dispose]: () => {
+      kept?.ruleset?.[Symbol.dispose]();
+      kept = undefined;
+    },
+  };
+}
+
+/** The ruleset of this namespace. Throws an error that `isNfTablesMissing` knows when the kernel has no nf_tables. */
+export function openRuleset(): Nftables {
+  if (kept === undefined) {
+    return openNftables();
+  }
+  kept.ruleset ??= openNftables();
+  return kept.ruleset.retain();
+}
+
 /** For DEL and GC: undefined on a kernel without nf_tables, where there is nothing of it to remove. */
 export function findRuleset(): Nftables | undefined {
   try {
-    return openNftables();
+    return openRuleset();
   } catch (error) {
     if (isNfTablesMissing(error)) {
       return undefined;
@@ -30,7 +59,7 @@ export interface RulesetNeed {
 /** For ADD, CHECK and STATUS: opens the ruleset for `use`. Throws what `fail` makes of a missing nf_tables. */
 export function withRuleset<T>({ fail, need, what, alternative }: RulesetNeed, use: (nft: Nftables) => T): T {
   try {
-    using nft = openNftables();
+    using nft = openRuleset();
     return use(nft);
   } catch (cause) {
     if (!isNfTablesMissing(cause)) {
