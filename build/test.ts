@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageEmpty, packagePatchbay } from './package.ts';
+import { hasReference, REFERENCE_DIRECTORY } from './tools.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const PROJECTS = ['unit', 'kernel', 'binary', 'e2e', 'runtimes', 'faults'] as const;
@@ -90,6 +91,7 @@ export async function runTests(projects: readonly string[], options: readonly st
   rmSync(file, { force: true });
   rmSync(FIGURES, { force: true });
   process.env['PATCHBAY_FIGURES'] = FIGURES;
+  if (hasReference()) process.env['PATCHBAY_REFERENCE_DIR'] ??= REFERENCE_DIRECTORY;
   const selected = projects.map((project) => `--project=${project}`);
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`];
   const [program = '', ...args] = [...ISOLATION, 'vitest', 'run', ...selected, ...reporters, ...options];

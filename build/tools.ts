@@ -3,7 +3,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, globSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { basename, delimiter, join } from 'node:path';
 
 /** A program, the Debian package that brings it, and what cannot be done without it. */
 export interface Tool {
@@ -55,6 +55,22 @@ export const CNITOOL = 'github.com/containernetworking/cni/cnitool@v1.3.0';
 const ROOT = join(import.meta.dirname, '..');
 const CNITOOL_PATH = join(ROOT, '.cache/bin/cnitool');
 
+/** The newest release of the reference plugins, beside the older one of Debian's package. */
+export const REFERENCE_RELEASE = 'v1.9.1';
+
+/** Where that release is, once it was built. */
+export const REFERENCE_DIRECTORY = join(ROOT, '.cache', `reference-${REFERENCE_RELEASE}`);
+
+const REFERENCE_MODULE = 'github.com/containernetworking/plugins';
+const REFERENCE_PLUGINS = [
+  'main/bridge',
+  'main/loopback',
+  'ipam/host-local',
+  'meta/firewall',
+  'meta/portmap',
+  'meta/tuning',
+];
+
 /** The module that pins the runtimes which no Debian release has: containerd 2, nerdctl, crictl, CRI-O's library. */
 const CLIENTS = join(ROOT, 'test/clients');
 
@@ -69,6 +85,11 @@ const CLIENT_FLAGS = [
 if (import.meta.main) {
   setUpTools();
   setUpCnitool();
+  if (!hasReference() && !setUpReference()) {
+    complain(
+      `The reference plugins ${REFERENCE_RELEASE} cannot be built: tests that compare with them are skipped`,
+    );
+  }
   if (process.argv.includes('--runtimes')) {
     setUpTools(RUNTIMES);
     setUpClients();
@@ -145,6 +166,28 @@ function setUpClients(): void {
 
 function findGo(): string | undefined {
   return findProgram('go') ?? ['/usr/local/go/bin/go'].find((path) => existsSync(path));
+}
+
+/** Whether all plugins of that release are there. */
+export function hasReference(): boolean {
+  return REFERENCE_PLUGINS.every((path) => existsSync(join(REFERENCE_DIRECTORY, basename(path))));
+}
+
+/** Builds the reference plugins into .cache when Go is there; false when it is not, or fails. */
+export function setUpReference(): boolean {
+  const go = findGo();
+  if (go === undefined) return false;
+  console.log(`Building the reference plugins ${REFERENCE_RELEASE} …`);
+  const stamp = `-X ${REFERENCE_MODULE}/pkg/utils/buildversion.BuildVersion=${REFERENCE_RELEASE}`;
+  const packages = REFERENCE_PLUGINS.map(
+    (path) => `${REFERENCE_MODULE}/plugins/${path}@${REFERENCE_RELEASE}`,
+  );
+  const env = { ...process.env, GOBIN: REFERENCE_DIRECTORY, GOFLAGS: '', CGO_ENABLED: '0' };
+  const build = spawnSync(go, ['install', '-ldflags', `-s -w ${stamp}`, ...packages], {
+    env,
+    stdio: 'inherit',
+  });
+  return build.status === 0;
 }
 
 function aptInstall(tools: readonly Tool[]): void {

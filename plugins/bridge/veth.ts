@@ -4,6 +4,7 @@ import { type Attachment, hostLinkName, ownerComment } from '../../shared/cni/at
 import { bridgeFull, duplicateAttachment, hasCode } from '../../shared/cni/error.ts';
 import type { Rollback } from '../../shared/cni/rollback.ts';
 import { randomMac } from '../../shared/ip/mac.ts';
+import { pause } from '../../shared/linux/clock.ts';
 import type { Netns } from '../../shared/linux/netns.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlinkMonitor } from '../../shared/rtnetlink/monitor.ts';
@@ -16,6 +17,10 @@ import { joinVlans } from './port-vlans.ts';
 const BRIDGE_PORT_LIMIT = 1023;
 /** How long a bridge port may take to forward; the kernel needs microseconds, a bridge with STP half a minute. */
 const FORWARDING_DEADLINE_MS = 2550;
+
+/** How long the host end of a sandbox that is gone may still be seen, and how often that is asked. */
+const REMOVAL_DEADLINE_MS = 1000;
+const REMOVAL_PAUSE_MS = 20;
 
 /** Where the pair goes, and who undoes it. */
 export interface PairContext {
@@ -46,10 +51,20 @@ export function refuseExisting(
     throw duplicateAttachment(`Link "${attachment.ifname}" already exists in sandbox "${netns}"; ${next}`);
   }
   const name = hostLinkName(attachment);
-  if (host.link.find({ name }) !== undefined) {
+  if (!isGoneSoon(host, name)) {
     const who = `container "${attachment.containerId}" to network "${attachment.network}" as "${attachment.ifname}"`;
     throw duplicateAttachment(`Link "${name}" on the host shows an earlier attachment of ${who}; ${next}`);
   }
+}
+
+/** A kernel takes its time to remove the links of a sandbox that is gone: what is there is looked at for a second. */
+function isGoneSoon(host: Rtnetlink, name: string): boolean {
+  const deadline = Date.now() + REMOVAL_DEADLINE_MS;
+  while (host.link.find({ name }) !== undefined) {
+    if (Date.now() >= deadline) return false;
+    pause(REMOVAL_PAUSE_MS);
+  }
+  return true;
 }
 
 /**

@@ -1,5 +1,5 @@
-// Addresses whose container can't be alive, because the kernel it lived in is not running any more.
-// Called by the allocator when a range is exhausted, and by GC.
+// Addresses whose container can't be alive: the kernel it lived in is not running any more, or its link is gone.
+// Called by the allocator when a range is exhausted, by an ADD whose attachment holds addresses already, and by GC.
 
 import { isOnLocalFileSystem } from '../../shared/linux/files.ts';
 import type { KernelView } from './kernel-view.ts';
@@ -30,4 +30,35 @@ export function* deadAddresses(
     if (ifname === undefined) continue;
     if (!kernel.hasTraceOf(address.ip, { containerId, ifname }, store.network)) yield address;
   }
+}
+
+/**
+ * How long it takes at most until a link is there whose address is taken, or is gone with a container: a main plugin
+ * takes the address first and makes the link a few milliseconds later, and a kernel removes links late.
+ */
+export const LINK_GRACE_MS = 1000;
+
+/** Main plugins that name a host link after its attachment. */
+const MAKES_HOST_LINKS: ReadonlySet<string> = new Set(['bridge']);
+
+/**
+ * Whether the address was given in this boot to an attachment whose host link is missing, and is behind no other link.
+ * Asked once it proves nothing; asked again after LINK_GRACE_MS it does. Of main plugins that give their links
+ * other names, and of records without a boot, which the reference wrote, nothing can be said.
+ */
+export function isUnlinked(
+  store: Store,
+  kernel: KernelView,
+  { ip, holder: { containerId, ifname } }: HeldAddress,
+  mainPlugin: string | undefined,
+): boolean {
+  return (
+    mainPlugin !== undefined &&
+    MAKES_HOST_LINKS.has(mainPlugin) &&
+    ifname !== undefined &&
+    store.bootId !== undefined &&
+    store.vintageOf(ip).bootId === store.bootId &&
+    !kernel.hasHostLink({ containerId, ifname }, store.network) &&
+    kernel.listUsers(ip).length === 0
+  );
 }

@@ -6,7 +6,7 @@ import type { GcCall } from '../../shared/cni/plugin.ts';
 import { formatIp } from '../../shared/ip/cidr.ts';
 import { pause } from '../../shared/linux/clock.ts';
 import type { HostLocalTeardown } from './config.ts';
-import { deadAddresses } from './dead-addresses.ts';
+import { deadAddresses, isUnlinked, LINK_GRACE_MS } from './dead-addresses.ts';
 import { type KernelView, openKernelView } from './kernel-view.ts';
 import { describeHolder, findStore, type HeldAddress, isHeld, type Store } from './store.ts';
 
@@ -46,31 +46,14 @@ function listUnlisted(store: Store, valid: readonly AttachmentKey[]): HeldAddres
     );
 }
 
-function listGone(store: Store, kernel: KernelView, type: string | undefined): HeldAddress[] {
-  const dead = [...deadAddresses(store, kernel, () => true)];
-  return type !== undefined && MAKES_HOST_LINKS.has(type) ? [...dead, ...listUnlinked(store, kernel)] : dead;
+function listGone(store: Store, kernel: KernelView, mainPlugin: string | undefined): HeldAddress[] {
+  return [...deadAddresses(store, kernel, () => true), ...listUnlinked(store, kernel, mainPlugin)];
 }
 
-// Main plugins that name a host link after its attachment. Of others, and of records without a boot, which the
-// reference wrote, nothing can be said: the reference gives its links random names.
-const MAKES_HOST_LINKS: ReadonlySet<string> = new Set(['bridge']);
-
-// A main plugin takes the address first and makes the link a few milliseconds later, so a link that is missing is
-// looked for once more. The container may also be one that another plugin serves: then a bridge has seen it.
-const GRACE_MS = 1000;
-
-function listUnlinked(store: Store, kernel: KernelView): HeldAddress[] {
-  const { bootId } = store;
-  const isUnlinked = ({ ip, holder: { containerId, ifname } }: HeldAddress) =>
-    ifname !== undefined &&
-    !kernel.hasHostLink({ containerId, ifname }, store.network) &&
-    kernel.listUsers(ip).length === 0;
-  const suspects = store
-    .list()
-    .filter(isHeld)
-    .filter(isUnlinked)
-    .filter(({ ip }) => bootId !== undefined && store.vintageOf(ip).bootId === bootId);
+function listUnlinked(store: Store, kernel: KernelView, mainPlugin: string | undefined): HeldAddress[] {
+  const isGone = (address: HeldAddress) => isUnlinked(store, kernel, address, mainPlugin);
+  const suspects = store.list().filter(isHeld).filter(isGone);
   if (suspects.length === 0) return [];
-  pause(GRACE_MS);
-  return suspects.filter(isUnlinked);
+  pause(LINK_GRACE_MS);
+  return suspects.filter(isGone);
 }

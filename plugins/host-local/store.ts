@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { ownerHash } from '../../shared/cni/attachment.ts';
 import { CniError, hasCode, invalidConfig, quote, storeFailure } from '../../shared/cni/error.ts';
+import { LOCK_DEADLINE_MS, takeLock } from '../../shared/cni/lock.ts';
 import { formatIp, type Ip, parseIp } from '../../shared/ip/cidr.ts';
 import {
   createFile,
@@ -19,7 +20,6 @@ import {
 import { getXattr, setXattr } from '../../shared/linux/xattr.ts';
 import { OwnerIndex } from './owner-index.ts';
 import { decodeRecord, encodeRecord, type Holder, isSameHolder, type RecordedHolder } from './record.ts';
-import { LOCK_DEADLINE_MS, lockStore } from './store-lock.ts';
 
 /** Where a store is: `<dataDir>/<network>`. */
 export interface StoreLocation {
@@ -59,7 +59,7 @@ export function openStore(location: StoreLocation, deadlineMs = LOCK_DEADLINE_MS
   attempt(`make the directory ${quote(directory)}`, () => ensureDirectory(directory, 0o755));
   return attempt(
     `open the store ${quote(directory)}`,
-    () => new Store(location, lockStore(lockOf(directory), deadlineMs)),
+    () => new Store(location, lockStore(directory, deadlineMs)),
   );
 }
 
@@ -68,7 +68,7 @@ export function findStore(location: StoreLocation, deadlineMs = LOCK_DEADLINE_MS
   const directory = directoryOf(location);
   return attempt(`open the store ${quote(directory)}`, () => {
     try {
-      return new Store(location, lockStore(lockOf(directory), deadlineMs));
+      return new Store(location, lockStore(directory, deadlineMs));
     } catch (error) {
       if (hasCode(error, 'ENOENT')) return undefined;
       throw error;
@@ -376,8 +376,9 @@ const LONGEST_KEY = 200;
 // CNI SPEC, section 1 "Network configuration format".
 const NETWORK_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
 
-function lockOf(directory: string): string {
-  return join(directory, 'lock');
+/** BSD flock on the file `lock`, the one the reference plugins take too. Throws as takeLock does. */
+function lockStore(directory: string, deadlineMs: number): Disposable {
+  return takeLock(join(directory, 'lock'), { deadlineMs, mode: 0o750 });
 }
 
 // random(4), /proc/sys/kernel/random.

@@ -2,6 +2,7 @@
 // which of the host's two iptables it talks to is a value here, because the chains of one are invisible to the other.
 
 import { notAvailable } from '../cni/error.ts';
+import { LOCK_DEADLINE_MS, lockTimeout } from '../cni/lock.ts';
 import type { Family } from '../ip/cidr.ts';
 import { findProgram as findInstalled, PROGRAM_DIRECTORIES } from '../linux/programs.ts';
 import { type Finished, run } from '../linux/spawn.ts';
@@ -21,7 +22,13 @@ export interface IptablesTable {
 export type Restored = { readonly applied: true } | { readonly applied: false; readonly reason: string };
 
 // To wait for the xtables lock, which the legacy programs share; the reference waits without end.
-const LOCK_SECONDS = 60;
+const LOCK_SECONDS = LOCK_DEADLINE_MS / 1000;
+
+/** iptables/xshared.h, XT_LOCK_NAME; a variable of the environment can move it, and we pass none on. */
+const XTABLES_LOCK = '/run/xtables.lock';
+
+/** iptables/xtables.h, RESOURCE_PROBLEM: the lock, for one. */
+const EXIT_RESOURCE_PROBLEM = 4;
 
 /**
  * The chains and rules of the table. Throws CniError `notAvailable` when the program is missing, Error when it fails.
@@ -40,14 +47,18 @@ export function readTable(table: IptablesTable): SavedTable {
 }
 
 /**
- * Applies the text in one transaction. Throws CniError `notAvailable` when the program is missing.
+ * Applies the text in one transaction. Throws CniError `notAvailable` when the program is missing, `tryAgainLater` when
+ * another program keeps the xtables lock for 30 s.
  *
- * Equivalent to: `iptables-restore --noflush --wait=60 < text`
+ * Equivalent to: `iptables-restore --noflush --wait=30 < text`
  */
 export function restoreTable(table: IptablesTable, text: string): Restored {
   const program = findProgram(table, 'restore');
   const args = ['--noflush', `--wait=${LOCK_SECONDS}`];
   const finished = run(program, { args, input: text, timeoutMs: 2 * LOCK_SECONDS * 1000 });
+  if (finished.exitCode === EXIT_RESOURCE_PROBLEM && /xtables lock/.test(finished.stderr.toString())) {
+    throw lockTimeout(XTABLES_LOCK, LOCK_DEADLINE_MS);
+  }
   return finished.exitCode === 0 ? { applied: true } : { applied: false, reason: wordsOf(program, finished) };
 }
 

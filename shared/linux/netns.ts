@@ -1,6 +1,7 @@
 // Network namespaces by path: opened, recognised, compared, entered for the length of one function.
 // Plugins open the attachment's namespace with it; netlink-socket.ts is born inside one, sysctls are written inside.
 import { closeSync, constants, fstatSync, openSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { pause } from './clock.ts';
 import {
   AF_NETLINK,
   CLONE_NEWNET,
@@ -117,7 +118,18 @@ export function expectHome(): void {
 let lost: Error | undefined;
 let stuckIn: bigint | undefined;
 
+const PAUSES_BEFORE_HOME_MS: readonly number[] = [1, 10];
+
+/** What was done so far can be undone from home only, so a way back that is barred is tried again, whatever bars it. */
 function goHome(home: number, { inode }: Netns): void {
+  for (const pauseMs of PAUSES_BEFORE_HOME_MS) {
+    try {
+      setns(home);
+      return;
+    } catch {
+      pause(pauseMs);
+    }
+  }
   try {
     setns(home);
   } catch (cause) {

@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { execa } from 'execa';
+import { hasReference, REFERENCE_DIRECTORY, REFERENCE_RELEASE, setUpReference } from '../../build/tools.ts';
 import type { Implementation } from './network.ts';
 
 export interface Reference extends Implementation {
@@ -10,9 +11,6 @@ export interface Reference extends Implementation {
   readonly hasNftables: boolean;
 }
 
-const RELEASE = 'v1.9.1';
-const MODULE = 'github.com/containernetworking/plugins';
-const CACHE = join(import.meta.dirname, '../../.cache', `reference-${RELEASE}`);
 const DEBIAN = '/usr/lib/cni';
 const PLUGINS = ['bridge', 'host-local', 'portmap'] as const;
 
@@ -25,31 +23,12 @@ export async function findReference(
   progress: (doing: string) => void,
 ): Promise<Reference> {
   if (directory !== undefined) return describe(resolve(directory));
-  if (PLUGINS.every((name) => existsSync(join(CACHE, name)))) return describe(CACHE);
-  if (await hasGo()) {
-    progress(`building the reference plugins ${RELEASE}`);
-    await build();
-    return describe(CACHE);
-  }
+  if (!hasReference()) progress(`building the reference plugins ${REFERENCE_RELEASE}`);
+  if (hasReference() || setUpReference()) return describe(REFERENCE_DIRECTORY);
   if (existsSync(join(DEBIAN, 'bridge'))) return describe(DEBIAN);
   throw new Error(
     'Cannot find plugins to compare with: give --reference DIR, or install Go or package containernetworking-plugins',
   );
-}
-
-async function hasGo(): Promise<boolean> {
-  const { failed } = await execa('go', ['version'], { reject: false });
-  return !failed;
-}
-
-async function build(): Promise<void> {
-  const stamp = `-X ${MODULE}/pkg/utils/buildversion.BuildVersion=${RELEASE}`;
-  const packages = ['main/bridge', 'ipam/host-local', 'meta/portmap'].map(
-    (name) => `${MODULE}/plugins/${name}@${RELEASE}`,
-  );
-  await execa('go', ['install', '-ldflags', `-s -w ${stamp}`, ...packages], {
-    env: { GOBIN: CACHE, GOFLAGS: '', CGO_ENABLED: '0' },
-  });
 }
 
 // Run bare, a plugin prints its name and version on stderr. Debian's are not stamped.

@@ -35,7 +35,7 @@ const PORTMAP: Chained = { type: 'portmap', capabilities: { portMappings: true }
 const TUNING: Chained = { type: 'tuning', mtu: 1400, sysctl: { 'net.ipv4.conf.IFNAME.arp_filter': '1' } };
 
 /** The plugins behind bridge, each by its own means. */
-const CHAINED: readonly Chained[] = [PORTMAP, TUNING];
+const CHAINED: readonly Chained[] = [PORTMAP, { type: 'firewall', ingressPolicy: 'same-bridge' }, TUNING];
 
 /** What a host does by default. */
 export const NATIVE: Chain = { title: 'nftables', network: PORTS, chained: CHAINED, ifname: 'eth0' };
@@ -52,7 +52,7 @@ export const CHAINS: readonly Chain[] = [NATIVE, IPTABLES];
 
 /** What a quick run looks at: everything of the default, and of other chains what they do otherwise. */
 export function shareOf(chain: Chain, points: readonly Point[]): readonly Point[] {
-  return IS_FULL || chain === NATIVE ? points : points.filter(isAboutPrograms);
+  return IS_FULL || chain !== IPTABLES ? points : points.filter(isAboutPrograms);
 }
 
 /** Where a runtime is when the fault strikes: the verb, and the plugin by its place in the chain. */

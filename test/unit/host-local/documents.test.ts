@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { DEFAULT_DATA_DIR } from '../../../plugins/host-local/config.ts';
-import { LOCK_DEADLINE_MS } from '../../../plugins/host-local/store-lock.ts';
+import { LOCK_DEADLINE_MS } from '../../../shared/cni/lock.ts';
 
 const ROOT = join(import.meta.dirname, '../../..');
 

@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openStore } from '../../../plugins/host-local/store.ts';
-import { findHolders } from '../../../plugins/host-local/store-lock.ts';
 import { CniError } from '../../../shared/cni/error.ts';
+import { describeCall, findHolders } from '../../../shared/cni/lock.ts';
 
 let dataDir: string;
 let lock: string;
@@ -95,3 +95,17 @@ function refusal(): CniError {
   }
   throw new Error('The lock was free');
 }
+
+describe('what a holder is doing', () => {
+  const environ = (...lines: string[]) => lines.map((line) => `${line}\0`).join('');
+
+  it.each([
+    ['an ADD', environ('CNI_COMMAND=ADD', 'CNI_CONTAINERID=c1', 'CNI_IFNAME=eth0'), ', ADD of "c1" "eth0"'],
+    ['a GC, which is about no attachment', environ('A=b', 'CNI_COMMAND=GC', 'CNI_PATH=/opt'), ', GC'],
+    ['any other program', environ('PATH=/bin', 'HOME=/root'), ''],
+    ['a program without environment', '', ''],
+    ['a command that is none', environ('CNI_COMMAND=ADD it is held by nobody'), ''],
+  ])('is told of %s', (_, text, words) => {
+    expect(describeCall(text)).toBe(words);
+  });
+});
