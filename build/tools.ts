@@ -10,6 +10,8 @@ export interface Tool {
   readonly program: string;
   readonly debianPackage: string;
   readonly purpose: string;
+  /** What the package would have the machine run: tests run it on private hosts alone. */
+  readonly services?: readonly string[];
 }
 
 export const TOOLS: readonly Tool[] = [
@@ -32,6 +34,20 @@ export const TOOLS: readonly Tool[] = [
   { program: 'strace', debianPackage: 'strace', purpose: 'fixtures, and counting system calls' },
   { program: 'strip', debianPackage: 'binutils', purpose: 'packaging' },
   { program: 'debootstrap', debianPackage: 'debootstrap', purpose: 'the minimal root' },
+  {
+    program: 'dockerd',
+    debianPackage: 'docker.io',
+    purpose: 'published ports beside Docker',
+    services: ['docker.service', 'docker.socket', 'containerd.service'],
+  },
+  {
+    program: 'firewalld',
+    debianPackage: 'firewalld',
+    purpose: 'containers beside firewalld',
+    services: ['firewalld.service'],
+  },
+  { program: 'dbus-daemon', debianPackage: 'dbus-daemon', purpose: 'the bus of firewalld' },
+  { program: 'busctl', debianPackage: 'systemd', purpose: 'asking firewalld' },
   { program: 'git', debianPackage: 'git', purpose: 'the revision stamped into the executables' },
   {
     program: '/usr/lib/cni/host-local',
@@ -193,7 +209,7 @@ export function setUpReference(): boolean {
 function aptInstall(tools: readonly Tool[]): void {
   const packages = [...new Set(tools.map((tool) => tool.debianPackage))];
   console.log(`Installing the Debian packages ${packages.join(', ')} …`);
-  using _ = denyServices();
+  using _ = denyServices(tools.flatMap(({ services = [] }) => services));
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const install = ['install', '-y', '-qq', '--no-install-recommends', ...packages];
   // A machine image has no package lists, or old ones that name versions no longer there: update only then.
@@ -202,12 +218,20 @@ function aptInstall(tools: readonly Tool[]): void {
   spawnSync('apt-get', install, { env, stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
-// A package with a daemon starts it unless this program, asked by invoke-rc.d(8), says no with exit code 101.
-function denyServices(): Disposable {
+// A package with a daemon starts it unless this program, asked by invoke-rc.d(8), says no with exit code 101; and it has
+// the machine start it from then on, where a Docker daemon of the machine's own would change its rules.
+function denyServices(services: readonly string[]): Disposable {
   const path = '/usr/sbin/policy-rc.d';
-  if (existsSync(path)) return { [Symbol.dispose]() {} };
-  writeFileSync(path, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
-  return { [Symbol.dispose]: () => rmSync(path) };
+  const isOurs = !existsSync(path);
+  if (isOurs) writeFileSync(path, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
+  return {
+    [Symbol.dispose]() {
+      if (isOurs) rmSync(path);
+      if (services.length > 0 && isPresent('systemctl')) {
+        spawnSync('systemctl', ['disable', ...services], { stdio: 'ignore' });
+      }
+    },
+  };
 }
 
 /** Whether a program is there: one with a slash as that file, any other on PATH or in the sbin directories. */

@@ -34,6 +34,7 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   'shared/nftables': ['shared/netlink', 'shared/linux', 'shared/ip'],
   'shared/conntrack': ['shared/netlink', 'shared/linux', 'shared/ip'],
   'shared/iptables': ['shared/nftables', 'shared/cni', 'shared/linux', 'shared/ip'],
+  'shared/firewalld': ['shared/nftables', 'shared/cni', 'shared/linux', 'shared/ip'],
   'shared/host': ['shared/rtnetlink', 'shared/cni', 'shared/ip'],
   'shared/sandbox': ['shared/rtnetlink', 'shared/cni', 'shared/linux', 'shared/ip'],
   'shared/ruleset': ['shared/nftables', 'shared/cni', 'shared/linux', 'shared/ip'],

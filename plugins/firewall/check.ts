@@ -3,17 +3,21 @@
 import { expectChained } from '../../shared/cni/chained.ts';
 import { kernelFeatureMissing } from '../../shared/cni/error.ts';
 import type { CheckCall } from '../../shared/cni/plugin.ts';
+import { isNamedByFirewalld, querySource } from '../../shared/firewalld/zone.ts';
+import { hasForward } from '../../shared/iptables/forward.ts';
+import type { Nftables } from '../../shared/nftables/nftables.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
-import { expectFirewall } from '../../shared/ruleset/firewall.ts';
-import { withRuleset } from '../../shared/ruleset/open.ts';
+import { expectFirewall, type FirewallWish } from '../../shared/ruleset/firewall.ts';
+import { findRuleset, withRuleset } from '../../shared/ruleset/open.ts';
 import { need } from './add.ts';
 import type { FirewallConfig } from './config.ts';
+import { expectElsewhere, planElsewhere } from './elsewhere.ts';
 import { expectIsolatedPort } from './port.ts';
 import { findScope } from './scope.ts';
 
 /**
- * Returns when everything is as ADD left it; throws checkFailed (107) naming what is missing or different (CNI SPEC
- * 1.1.0, section 2, "CHECK").
+ * Returns when everything is as ADD left it, or as the reference plugin does it; throws checkFailed (107) naming what is
+ * missing or different (CNI SPEC 1.1.0, section 2, "CHECK").
  */
 export function check(call: CheckCall<FirewallConfig>): void {
   const { config, attachment } = call;
@@ -23,6 +27,34 @@ export function check(call: CheckCall<FirewallConfig>): void {
   if (scope === undefined) {
     return;
   }
-  withRuleset(need(kernelFeatureMissing), (nft) => expectFirewall(nft, scope));
-  expectIsolatedPort(host, scope);
+  if (config.backend === 'iptables') {
+    using nft = findRuleset();
+    expectElsewhere(config, planElsewhere(nft, config, scope));
+    return;
+  }
+  withRuleset(need(kernelFeatureMissing), (nft) => {
+    try {
+      expectFirewall(nft, scope);
+      expectIsolatedPort(host, scope);
+    } catch (error) {
+      if (isMadeByReference(nft, config, scope)) {
+        return;
+      }
+      throw error;
+    }
+    expectElsewhere(config, planElsewhere(nft, config, scope));
+  });
+}
+
+/** Whether an attachment from before an upgrade is let through by the reference's rules, or by firewalld. */
+function isMadeByReference(
+  nft: Nftables,
+  { adminChain, zone }: FirewallConfig,
+  scope: FirewallWish,
+): boolean {
+  const { addresses } = scope;
+  return (
+    hasForward(nft, { addresses, adminChain }) ||
+    addresses.every((ip) => isNamedByFirewalld(nft, ip) && querySource(zone, ip))
+  );
 }

@@ -5,16 +5,17 @@ import { Failures } from '../../shared/cni/failures.ts';
 import type { GcCall } from '../../shared/cni/plugin.ts';
 import { isAlive } from '../../shared/host/links.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
-import { commitGuarded } from '../../shared/ruleset/commit.ts';
-import { findAdmitted, planAdmittedRemoval } from '../../shared/ruleset/firewall.ts';
+import { findAdmitted } from '../../shared/ruleset/firewall.ts';
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { FirewallTeardown } from './config.ts';
+import { removeAdmissions } from './remove.ts';
 
 /**
  * With a list (an empty one included) the addresses of every attachment of this network that is not on it go; without
  * one, only those whose host link is gone (CNI SPEC 1.1.0, section 2, "GC"). Throws at the end.
  */
 export function gc(call: GcCall<FirewallTeardown>): void {
+  const { config, log } = call;
   const { name } = call.network;
   const valid = call.validAttachments;
   const failures = new Failures();
@@ -24,10 +25,9 @@ export function gc(call: GcCall<FirewallTeardown>): void {
   const isStale = (owner: Owner) =>
     owner.networkHash === networkHash(name) &&
     (kept === undefined ? !isAlive(host, owner) : !kept.has(owner.ownerHash));
-  if (nft !== undefined) {
-    failures.attempt('remove stale addresses', () =>
-      commitGuarded(nft, (nft) => planAdmittedRemoval(nft, findAdmitted(nft, isStale))),
-    );
-  }
+  removeAdmissions(
+    { nft, find: (open) => findAdmitted(open, isStale), reported: [], zone: config.zone, log },
+    failures,
+  );
   failures.throwIfAny();
 }

@@ -6,6 +6,7 @@ import type { Result } from '../../shared/cni/result.ts';
 import { parseAddress } from '../../shared/host/addresses.ts';
 import { findHostLink, findLinkTowards } from '../../shared/host/links.ts';
 import { formatIp, type Ip, isForwarded } from '../../shared/ip/cidr.ts';
+import { isLinkName } from '../../shared/linux/link-name.ts';
 import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import type { FirewallWish, IngressPolicy } from '../../shared/ruleset/firewall.ts';
 
@@ -37,17 +38,13 @@ function listAddresses({ ips = [] }: Result): Ip[] {
 function reportedBridge({ interfaces = [] }: Result): string | undefined {
   const position = interfaces.findIndex(({ sandbox }) => !sandbox);
   const name = interfaces[position]?.name;
-  if (name !== undefined && !isLinkName(name)) {
+  // nft could not read a quote in an element back.
+  if (name !== undefined && (!isLinkName(name) || /["\\]/.test(name))) {
     const field = `Field "prevResult.interfaces[${position}].name" of the network configuration`;
     const rule = 'at most 15 bytes without white space, quotes, backslash, "/" and ":"';
     throw invalidConfig(`${field} must be the name of a link (${rule}), not ${quote(name)}`);
   }
   return name;
-}
-
-// Narrower than the kernel: nft could not read a quote in an element back.
-function isLinkName(name: string): boolean {
-  return /^[!-~]+$/.test(name) && !/["'\\/:]/.test(name) && name.length <= 15;
 }
 
 function findBridgeTowards(host: Rtnetlink, addresses: readonly Ip[]): string | undefined {

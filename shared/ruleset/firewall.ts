@@ -2,7 +2,7 @@
 // bridge with an ingress policy. Called by the firewall plugin; all of it is planned here and committed by the caller.
 import { type Attachment, type HostLink, type Owner, ownerComment, ownerHash } from '../cni/attachment.ts';
 import { checkFailed } from '../cni/error.ts';
-import { type Family, formatIp, type Ip, ipFromBytes, ipToBytes } from '../ip/cidr.ts';
+import { type Family, formatIp, type Ip, ipEquals, ipFromBytes, ipToBytes } from '../ip/cidr.ts';
 import { ifnameBytes, splitConcatenation } from '../nftables/datatypes.ts';
 import type { ElementFact, ElementFilter, Nftables } from '../nftables/nftables.ts';
 import { type Command, delete_, type Element, element } from '../nftables/objects.ts';
@@ -46,13 +46,16 @@ export interface Admitted {
 
 /**
  * Commands that admit the addresses and give the bridge its policy, whatever it had before. Other addresses of the same
- * owner go; whatever stands under an address that this attachment was just leased is replaced.
+ * owner go; whatever stands under an address that this attachment was just leased is replaced. `held` is what the owner is
+ * admitted with by now, for those who have read it already.
  */
-export function planFirewall(nft: Nftables, wish: FirewallWish): Command[] {
-  const own = ownerHash(wish.attachment);
+export function planFirewall(
+  nft: Nftables,
+  wish: FirewallWish,
+  held: readonly Admitted[] = listAdmitted(nft, ownerHash(wish.attachment)),
+): Command[] {
   const base = nft.findChain(FORWARD);
   const wished = admittedElements(wish);
-  const held = base === undefined ? [] : listAdmitted(nft, own);
   const stale = held.filter(({ element }) => !wished.some((other) => isSameKey(other, element)));
   return [
     ...planFirewallTable(base),
@@ -73,19 +76,25 @@ export function findAdmitted(
   isWanted: (owner: Owner) => boolean,
   filter: ElementFilter = {},
 ): Admitted[] {
-  return ([4, 6] as const).flatMap((family) =>
-    listOwned(nft, [ADMITTED[family]], isWanted, filter).flatMap(
-      ({ owner, element }) => decodeAdmitted(element, owner, family) ?? [],
-    ),
+  return ([4, 6] as const).flatMap((family) => admittedIn(nft, family, isWanted, filter));
+}
+
+function admittedIn(
+  nft: Nftables,
+  family: Family,
+  isWanted: (owner: Owner) => boolean,
+  filter: ElementFilter,
+): Admitted[] {
+  return listOwned(nft, [ADMITTED[family]], isWanted, filter).flatMap(
+    ({ owner, element }) => decodeAdmitted(element, owner, family) ?? [],
   );
 }
 
-/** Who is admitted under an address, behind whatever link. */
+/** Who is admitted under an address, behind whatever link. Reads one set. */
 export function findHolders(nft: Nftables, address: Ip): Admitted[] {
-  const { family } = address;
   const filter = { containing: [ipToBytes(address)] };
-  return findAdmitted(nft, () => true, filter).filter(
-    (admitted) => admitted.address.family === family && admitted.address.value === address.value,
+  return admittedIn(nft, address.family, () => true, filter).filter((admitted) =>
+    ipEquals(admitted.address, address),
   );
 }
 
@@ -99,7 +108,7 @@ export function planAdmittedRemoval(
   { except }: { readonly except?: string } = {},
 ): Command[] {
   const bridges = new Set(doomed.map(({ bridge }) => bridge));
-  const left = [...bridges].filter((bridge) => bridge !== except && !isUsedByOthers(nft, bridge, doomed));
+  const left = [...bridges].filter((bridge) => bridge !== except && !hasHeirs(nft, bridge, doomed));
   return [
     ...doomed.map(({ element }) => delete_(element)),
     ...left.flatMap((bridge) => planPolicy(nft, bridge, 'open')),
@@ -187,16 +196,19 @@ function expectPolicy(nft: Nftables, bridge: string, policy: IngressPolicy): voi
   }
 }
 
+/** Whether the policy of the bridge has to stay for others than the doomed. */
+function hasHeirs(nft: Nftables, bridge: string, doomed: readonly Admitted[]): boolean {
+  const hasPolicy = policyElements(bridge, 'same-bridge').some(
+    ({ set, key }) => nft.findElement(set, key) !== undefined,
+  );
+  return !hasPolicy || isUsedByOthers(nft, bridge, doomed); // without one nothing hangs on the answer
+}
+
 /**
  * Whether anything but the doomed is admitted on the bridge. No more elements are decoded than it takes to tell: a
  * bridge may have a thousand.
  */
-function isUsedByOthers(nft: Nftables, bridge: string, doomed: readonly Admitted[]): boolean {
-  if (
-    !policyElements(bridge, 'same-bridge').some(({ set, key }) => nft.findElement(set, key) !== undefined)
-  ) {
-    return true; // no policy, so nothing hangs on the answer
-  }
+export function isUsedByOthers(nft: Nftables, bridge: string, doomed: readonly Admitted[]): boolean {
   const containing = [ifnameBytes(bridge)];
   return ([4, 6] as const).some((family) => {
     const set = ADMITTED[family];
