@@ -80,9 +80,15 @@ const RATIOS: readonly RatioLimit[] = [
     verb,
     lanes: ['ours', 'ours, empty node'] as const,
   })),
-  ...portmapDuels(NAMES.portmap4, 'IPv4 ÷ reference', { ADD: 0.5, CHECK: 1.05, DEL: 0.3 }),
-  ...portmapDuels(NAMES.portmap46, 'dual stack ÷ reference', { ADD: 0.35, CHECK: 0.65, DEL: 0.2 }),
-  ...portmapDuels(NAMES.portmap4Nft, 'IPv4 ÷ reference on nftables', { ADD: 0.7, CHECK: 0.95, DEL: 0.5 }),
+  ...duels('chain of four plugins', NAMES.chain4, 'IPv4 ÷ reference', { ADD: 1.1, CHECK: 2.1, DEL: 0.6 }),
+  ...duels('chain of four plugins', NAMES.chain46, 'dual stack ÷ reference', {
+    ADD: 1.1,
+    CHECK: 2.1,
+    DEL: 0.6,
+  }),
+  ...duels('portmap', NAMES.portmap4, 'IPv4 ÷ reference', { ADD: 0.5, CHECK: 1.05, DEL: 0.3 }),
+  ...duels('portmap', NAMES.portmap46, 'dual stack ÷ reference', { ADD: 0.35, CHECK: 0.65, DEL: 0.2 }),
+  ...duels('portmap', NAMES.portmap4Nft, 'IPv4 ÷ reference on nftables', { ADD: 0.7, CHECK: 0.95, DEL: 0.5 }),
   {
     figure: 'portmap ADD of 100 ports ÷ ADD of 1 port',
     limit: 1.3,
@@ -160,13 +166,14 @@ export function ratioOf(
   return above === undefined || below === undefined ? undefined : ratioOfMedians(above, below);
 }
 
-function portmapDuels(
+function duels(
+  who: string,
   scenario: string,
   what: string,
   limits: Readonly<Record<'ADD' | 'CHECK' | 'DEL', number>>,
 ): RatioLimit[] {
   return (['ADD', 'CHECK', 'DEL'] as const).map((verb) => ({
-    figure: `portmap ${verb}, ${what}`,
+    figure: `${who} ${verb}, ${what}`,
     limit: limits[verb],
     scenario,
     verb,

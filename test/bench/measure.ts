@@ -1,10 +1,21 @@
 // Runs a scenario: opens a host for each lane, fills it, and takes the lanes' times in turn, verb by verb.
 // Called by bench.ts.
 
+import { findCnitool } from '../support/cnitool.ts';
 import { connecting, openOutside } from './clients.ts';
 import { type BenchHost, openBenchHost } from './host.ts';
 import type { Finished, RunOrder } from './host-worker.ts';
-import { type AttachmentAt, configOf, invocation, MEASURED, portmapConfigOf, type Verb } from './network.ts';
+import {
+  type AttachmentAt,
+  CHAIN_DIRECTORY,
+  chainInvocation,
+  chainListOf,
+  configOf,
+  invocation,
+  MEASURED,
+  portmapConfigOf,
+  type Verb,
+} from './network.ts';
 import {
   addForeignRules,
   attach,
@@ -47,6 +58,7 @@ const STEPS: Readonly<Record<Cycle, readonly Step[]>> = {
   bridge: [ADD, CHECK, DEL, { ...DEL, label: 'DEL again' }],
   'host-local': [ADD, CHECK, DEL, { ...DEL, label: 'DEL unknown', attachment: UNKNOWN }],
   portmap: [ADD, CHECK, DEL, { ...DEL, label: 'DEL again' }],
+  chain: [ADD, CHECK, DEL],
   connections: [{ ...ADD, label: 'connect', verb: 'connect' }],
   VERSION: [{ ...ADD, label: 'VERSION', verb: 'VERSION' }],
 };
@@ -63,6 +75,9 @@ export async function measure(
     progress(`preparing ${lane.name}`);
     const host = hosts.use(await openBenchHost());
     await prepare(host, lane);
+    if (scenario.cycle === 'chain') {
+      await host.write([[`${CHAIN_DIRECTORY}/bench.conflist`, JSON.stringify(chainListOf(lane.shape))]]);
+    }
     const chained = await chain(host, lane, scenario.cycle);
     runners.push(new Runner(host, lane, scenario.cycle, chained));
   }
@@ -144,6 +159,8 @@ class Runner {
   #orderOf({ verb, attachment }: Step): Omit<RunOrder, 'kind'> {
     const { implementation, shape, name } = this.#lane;
     if (verb === 'connect') return connecting(shape.ports);
+    if (this.#cycle === 'chain')
+      return chainInvocation(implementation, getCnitool(), verb, attachment, shape);
     if (this.#cycle === 'portmap') {
       const config = portmapConfigOf(shape, { prevResult: this.#prevResult });
       return invocation(implementation, 'portmap', verb, attachment, config);
@@ -153,4 +170,10 @@ class Runner {
     const prevResult = verb === 'CHECK' || verb === 'DEL' ? this.#prevResult : undefined;
     return invocation(implementation, plugin, verb, attachment, configOf(shape, { prevResult }));
   }
+}
+
+function getCnitool(): string {
+  const cnitool = findCnitool();
+  if (cnitool === undefined) throw new Error('cnitool is missing: without Go it cannot be built');
+  return cnitool;
 }

@@ -127,6 +127,60 @@ export function portmapConfigOf(
   };
 }
 
+/** The chain of four plugins as nerdctl writes it for a network, under the name of number 0. */
+export function chainListOf({ families }: NetworkShape): Record<string, unknown> {
+  const dual = families === 'dual stack';
+  return {
+    cniVersion: CNI_VERSION,
+    name: networkName(0),
+    plugins: [
+      {
+        type: 'bridge',
+        bridge: bridgeName(0),
+        isGateway: true,
+        ipMasq: true,
+        hairpinMode: true,
+        ipam: {
+          type: 'host-local',
+          ranges: [
+            [{ gateway: '10.200.0.1', subnet: '10.200.0.0/24' }],
+            ...(dual ? [[{ gateway: 'fd00:200::1', subnet: 'fd00:200::/64' }]] : []),
+          ],
+          routes: [{ dst: '0.0.0.0/0' }],
+        },
+      },
+      { type: 'portmap', capabilities: { portMappings: true } },
+      { type: 'firewall', ingressPolicy: 'same-bridge' },
+      { type: 'tuning' },
+    ],
+  };
+}
+
+/** The directory with that list, where `chainInvocation` has cnitool look. */
+export const CHAIN_DIRECTORY = '/etc/cni/net.d';
+
+/** A verb of the whole chain by cnitool, which calls each of its plugins, in a process of its own. */
+export function chainInvocation(
+  implementation: Implementation,
+  cnitool: string,
+  verb: Verb,
+  { netns, ifname }: AttachmentAt,
+  { ports }: NetworkShape,
+): Omit<RunOrder, 'kind'> {
+  return {
+    argv: [cnitool, verb.toLowerCase(), networkName(0), `/run/netns/${netns}`],
+    env: {
+      PATH: HOST_PATH,
+      NETCONFPATH: CHAIN_DIRECTORY,
+      CNI_PATH: implementation.directory,
+      CNI_IFNAME: ifname,
+      CAP_ARGS: JSON.stringify({ portMappings: ports }),
+    },
+    stdin: '',
+    settleMs: SETTLE_MS,
+  };
+}
+
 /** So many consecutive host ports, the protocols in turn. Container ports count from 1000. */
 export function portsFrom(
   first: number,

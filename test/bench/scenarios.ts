@@ -4,8 +4,11 @@
 import { type Implementation, type NetworkShape, type PortMapping, portsFrom } from './network.ts';
 import type { Prefill } from './prefill.ts';
 
-/** The verbs of one round, in order, and the executable they are asked of; "connections" is a client's work. */
-export type Cycle = 'bridge' | 'host-local' | 'portmap' | 'connections' | 'VERSION';
+/**
+ * The verbs of one round, in order, and the executable they are asked of; "chain" is four of them in a row,
+ * "connections" a client's work.
+ */
+export type Cycle = 'bridge' | 'host-local' | 'portmap' | 'chain' | 'connections' | 'VERSION';
 
 export interface Lane {
   readonly name:
@@ -68,6 +71,8 @@ export const NAMES = {
   portmapPorts: 'portmap, IPv4, 1,000 ports',
   portmapCrowd: 'portmap, IPv4, 2 ports, 1,000 attachments with 2 ports each',
   portmapForeign: 'portmap, IPv4, 2 ports, 20,000 foreign iptables rules',
+  chain4: 'chain as nerdctl writes it, IPv4, 2 ports',
+  chain46: 'chain as nerdctl writes it, dual stack, 2 ports',
   connections: 'portmap, IPv4, 1,000 new connections at 2,000 mappings',
 } as const;
 
@@ -117,6 +122,7 @@ export function scenariosOf(contestants: Contestants): Scenario[] {
     duel(NAMES.portmap46, shapeOf('dual stack', 'default', TWO_PORTS), NOTHING, 'portmap'),
     ...(contestants.referenceHasNftables ? portmapNftables : []),
     ...portmapScenarios(ours),
+    ...chainScenarios(contestants),
   ];
 }
 
@@ -166,6 +172,27 @@ function portmapScenarios(ours: Implementation): Scenario[] {
       roundsFactor: 1,
     },
   ];
+}
+
+// By cnitool, whose own start is a part of it for both.
+function chainScenarios({ ours, reference }: Contestants): Scenario[] {
+  return (
+    [
+      [NAMES.chain4, 'IPv4'],
+      [NAMES.chain46, 'dual stack'],
+    ] as const
+  ).map(([name, families]) => {
+    const shape = shapeOf(families, 'default', TWO_PORTS);
+    return {
+      name,
+      cycle: 'chain',
+      lanes: [
+        { name: 'ours', implementation: ours, shape, prefill: NOTHING },
+        { name: 'reference', implementation: reference, shape, prefill: NOTHING },
+      ],
+      roundsFactor: 1,
+    };
+  });
 }
 
 function versionScenario({ ours, reference, empty }: Contestants): Scenario {

@@ -207,7 +207,7 @@ function maskLinks(text: string): string {
 /** A build of its own says another revision. */
 function maskVersion(text: string): string {
   return text
-    .replace(/\bv?\d+\.\d+\.\d+(?=\n|,)/g, '{version}')
+    .replace(/(plugin v|Patchbay )\d+\.\d+\.\d+/g, '$1{version}')
     .replace(/revision \S+/, 'revision {revision}');
 }
 
