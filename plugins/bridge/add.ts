@@ -35,7 +35,7 @@ export function add(call: AddCall<BridgeConfig>): Result {
   using host = openRtnetlink();
   using inside = openRtnetlink({ netns }); // the socket stays there, the thread comes straight back
   refuseExisting(host, inside, attachment, call.netns);
-  findBridge(host, config); // a link of another kind is refused before anything is leased, too
+  const found = findBridge(host, config); // a link of another kind is refused before anything is leased, too
 
   using rollback = new Rollback(log); // declared last, so it runs first: sockets still open
   const plan =
@@ -43,7 +43,7 @@ export function add(call: AddCall<BridgeConfig>): Result {
       ? planLayer2(config)
       : leaseAddresses(call, host, config.ipamType, rollback);
 
-  const bridge = ensureBridge(host, config, log);
+  const bridge = ensureBridge(host, found, config, log);
   const { veth, vlanGateway } = joinBridge({ host, inside, netns, bridge, rollback }, call, plan);
   installRules(config, attachment, planRules(config, plan, veth.sandbox.mac), rollback);
   bringUp(host, veth.host); // not before: what is to be checked would pass meanwhile

@@ -25,14 +25,19 @@ export function findBridge(
 }
 
 /**
- * Returns the bridge of this network, up, and makes it where it is missing. An existing bridge keeps its MTU and MAC.
+ * Returns the bridge of this network, up, and makes it where none was `found`. An existing bridge keeps its MTU and MAC.
  * A new one gets its MAC at birth: without that it would follow its ports, and peers would hold stale neighbours.
  * Throws wrongLinkKind when another kind of link has the name, kernelFeatureMissing when the kernel filters no VLANs,
  * kernelRefused otherwise.
  * Equivalent to: `ip link add cni0 address … mtu … type bridge vlan_filtering …; ip link set cni0 up`
  */
-export function ensureBridge(host: Rtnetlink, config: BridgeConfig, log: (line: string) => void): Link {
-  const bridge = findBridge(host, config) ?? addBridge(host, config, log);
+export function ensureBridge(
+  host: Rtnetlink,
+  found: Link | undefined,
+  config: BridgeConfig,
+  log: (line: string) => void,
+): Link {
+  const bridge = found ?? addBridge(host, config, log);
   if (config.vlans !== undefined && bridge.vlans?.filtering === false) {
     const next = `run "ip link set ${bridge.name} type bridge vlan_filtering 1"`;
     log(`Bridge "${bridge.name}" does not filter VLANs, so they do not keep containers apart; ${next}`);

@@ -2,22 +2,43 @@
 // or be booted without IPv6. Called by the bridge plugin for links of the host and of the sandbox.
 
 import { hasCode } from '../../shared/cni/error.ts';
-import { ensureSysctl } from '../../shared/linux/sysctl.ts';
+import { ensureSysctl, setSysctl } from '../../shared/linux/sysctl.ts';
+
+type Family = 'ipv4' | 'ipv6';
 
 /**
  * Writes `net.<family>.conf.<link>.<key>` where it differs. A missing key (no IPv6) is silent, any other refusal is
  * one line on stderr.
  */
 export function ensureLinkSysctl(
-  family: 'ipv4' | 'ipv6',
+  family: Family,
   link: string,
   key: string,
   value: string,
   log: (line: string) => void,
 ): void {
-  const name = `net/${family}/conf/${link}/${key}`;
+  attempt(ensureSysctl, `net/${family}/conf/${link}/${key}`, value, log);
+}
+
+/** The same for a link that was just born, whose settings are the kernel's own: saves the look. */
+export function setLinkSysctl(
+  family: Family,
+  link: string,
+  key: string,
+  value: string,
+  log: (line: string) => void,
+): void {
+  attempt(setSysctl, `net/${family}/conf/${link}/${key}`, value, log);
+}
+
+function attempt(
+  write: (name: string, value: string) => void,
+  name: string,
+  value: string,
+  log: (line: string) => void,
+): void {
   try {
-    ensureSysctl(name, value);
+    write(name, value);
   } catch (error) {
     if (!hasCode(error, 'ENOENT')) {
       log(

@@ -3,12 +3,12 @@
 import { hasCode } from '../../shared/cni/error.ts';
 import { formatCidr, formatIp } from '../../shared/ip/cidr.ts';
 import { type Netns, withNetns } from '../../shared/linux/netns.ts';
-import { ensureSysctl } from '../../shared/linux/sysctl.ts';
+import { setSysctl } from '../../shared/linux/sysctl.ts';
 import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlinkMonitor } from '../../shared/rtnetlink/monitor.ts';
 import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import type { BridgeConfig } from './config.ts';
-import { ensureLinkSysctl } from './link-sysctl.ts';
+import { ensureLinkSysctl, setLinkSysctl } from './link-sysctl.ts';
 import type { Addressing, PlannedRoute } from './plan.ts';
 
 /** Duplicate address detection takes 1 to 2 s; after this it will not end well any more. */
@@ -58,13 +58,13 @@ function tuneSandbox({ netns, link, log }: Sandbox, config: BridgeConfig, plan: 
     if (config.enableDad) {
       ensureLinkSysctl('ipv6', link.name, 'enhanced_dad', '1', log);
     }
-    ensureLinkSysctl('ipv6', link.name, 'accept_dad', config.enableDad ? '1' : '0', log);
+    setLinkSysctl('ipv6', link.name, 'accept_dad', config.enableDad ? '1' : '0', log);
     if (config.ipSpoofCheck) {
       // The one link-local address that is let through is the one that follows from the MAC.
       ensureLinkSysctl('ipv6', link.name, 'addr_gen_mode', '0', log);
     }
     // The kernel announces the address when the link comes up, so neighbours forget who had it before.
-    ensureLinkSysctl('ipv4', link.name, 'arp_notify', '1', log);
+    setLinkSysctl('ipv4', link.name, 'arp_notify', '1', log);
     if (usesIpv6) {
       enableIpv6(link.name, log);
     }
@@ -77,7 +77,7 @@ function enableIpv6(link: string, log: (line: string) => void): void {
     ensureLinkSysctl('ipv6', name, 'disable_ipv6', '0', log);
   }
   try {
-    ensureSysctl(`net/ipv6/conf/${link}/keep_addr_on_down`, '1');
+    setSysctl(`net/ipv6/conf/${link}/keep_addr_on_down`, '1');
   } catch (cause) {
     throw hasCode(cause, 'ENOENT')
       ? new Error(

@@ -10,7 +10,7 @@ import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlinkMonitor } from '../../shared/rtnetlink/monitor.ts';
 import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import type { BridgeConfig } from './config.ts';
-import { ensureLinkSysctl } from './link-sysctl.ts';
+import { setLinkSysctl } from './link-sysctl.ts';
 import { joinVlans } from './port-vlans.ts';
 
 /** net/bridge/br_private.h: BR_PORT_BITS is 10, and port 0 does not exist. */
@@ -120,8 +120,8 @@ export function bringUp(host: Rtnetlink, hostEnd: Link): void {
  * off before the link is up: what IPv6 joins then costs DEL a second grace period, 16 ms.
  */
 function silenceIpv6(hostEnd: Link, log: (line: string) => void): void {
-  ensureLinkSysctl('ipv6', hostEnd.name, 'accept_ra', '0', log);
-  ensureLinkSysctl('ipv6', hostEnd.name, 'disable_ipv6', '1', log);
+  setLinkSysctl('ipv6', hostEnd.name, 'accept_ra', '0', log);
+  setLinkSysctl('ipv6', hostEnd.name, 'disable_ipv6', '1', log);
 }
 
 function makePair(

@@ -47,6 +47,15 @@ export function ensureSysctl(name: string, value: string): void {
   if (readSysctl(name) !== value) writeSysctl(name, value);
 }
 
+/** As ensureSysctl, for a setting that most likely differs: writes at once, and looks only when that is refused. */
+export function setSysctl(name: string, value: string): void {
+  try {
+    writeSysctl(name, value);
+  } catch (error) {
+    if (readSysctl(name) !== value) throw error;
+  }
+}
+
 /** A link may be called ".." by nobody (the kernel refuses), but a config may say so. */
 function pathOf(name: string): string {
   const parts = name.split('/');
