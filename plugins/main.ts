@@ -6,6 +6,7 @@ import { type DispatchIo, dispatch, type Outcome } from '../shared/cni/dispatch.
 import { encodeJson } from '../shared/cni/encode.ts';
 import { invalidEnvironment, ioFailure, toCniError } from '../shared/cni/error.ts';
 import type { AnyPlugin } from '../shared/cni/plugin.ts';
+import { runTool } from '../shared/cni/tool.ts';
 import { pause } from '../shared/linux/clock.ts';
 import { exitAtOnce } from '../shared/linux/libc.ts';
 import { enableTrace } from '../shared/netlink/trace.ts';
@@ -35,8 +36,14 @@ function main(): number {
   try {
     if (process.env['PATCHBAY_TRACE'] === 'netlink') enableTrace(log);
     const plugin = getOwnPlugin();
-    outcome = dispatch(plugin, makeIo());
-    if (!process.env['CNI_COMMAND']) log(`Patchbay ${version()}, revision ${revision()}`);
+    const isForRuntimes = Boolean(process.env['CNI_COMMAND']);
+    const args = process.argv.slice(2);
+    if (!isForRuntimes && args.length > 0 && plugin.tools.length > 0) {
+      outcome = runTool(plugin, args, makeIo());
+    } else {
+      outcome = dispatch(plugin, makeIo());
+      if (!isForRuntimes) log(`Patchbay ${version()}, revision ${revision()}`);
+    }
   } catch (error) {
     outcome = { stdout: encodeFailure(error), exitCode: 1 };
   }

@@ -60,15 +60,15 @@ export function installRules(
   }
   rollback.add('remove the rules', () => {
     using nft = findRuleset();
-    removeRules(nft, attachment);
+    removeRules(nft, attachment, 'undo');
   });
   const plan = (nft: Nftables) => [
     ...(spoofCheck === undefined ? [] : spoofing.planSpoofCheck(nft, attachment, spoofCheck)),
     ...(addresses.length === 0 ? [] : native.planMasqueradeAddition(nft, attachment, addresses)),
   ];
   // A port that is to be checked comes up next.
-  const urgency = spoofCheck === undefined ? 'with others' : 'now';
-  withRuleset(need(config, kernelFeatureMissing), (nft) => commitGuarded(nft, plan, { urgency }));
+  const when = spoofCheck === undefined ? 'together' : 'now';
+  withRuleset(need(config, kernelFeatureMissing), (nft) => commitGuarded(nft, plan, { when }));
 }
 
 function installIptables(attachment: Attachment, addresses: readonly Cidr[], rollback: Rollback): void {
@@ -80,8 +80,15 @@ function installIptables(attachment: Attachment, addresses: readonly Cidr[], rol
   iptables.addMasquerade(planMasquerade(owner));
 }
 
-/** Removes our elements, and what the reference's nftables rules left for the attachment, in one batch. */
-export function removeRules(nft: Nftables | undefined, attachment: Attachment): void {
+/**
+ * Removes our elements, and what the reference's nftables rules left for the attachment, in one batch. At once, for the
+ * link goes next, and then the addresses.
+ */
+export function removeRules(
+  nft: Nftables | undefined,
+  attachment: Attachment,
+  when: 'now' | 'undo' = 'now',
+): void {
   if (nft === undefined) {
     return;
   }
@@ -92,7 +99,7 @@ export function removeRules(nft: Nftables | undefined, attachment: Attachment): 
     ...planReferenceCleanup(nft, attachment),
     ...planReferenceMacSpoofCleanup(nft, attachment),
   ];
-  commitGuarded(nft, plan, { urgency: 'now' }); // the link goes next, and then the addresses
+  commitGuarded(nft, plan, { when });
 }
 
 /** Whether the port of the attachment is checked: then it must not send once its rules are gone. */

@@ -17,7 +17,7 @@ import { findRuleset, type RulesetNeed, withRuleset } from '../../shared/ruleset
 import type { FirewallConfig } from './config.ts';
 import { goElsewhere, isElsewhere, planElsewhere } from './elsewhere.ts';
 import { isolatePort } from './port.ts';
-import { removeAdmissions, type Urgency } from './remove.ts';
+import { removeAdmissions } from './remove.ts';
 import { findScope } from './scope.ts';
 
 /** What a kernel without nf_tables means for a verb. */
@@ -66,12 +66,12 @@ function admit(
     log(line);
   }
   // What is written elsewhere before our own elements are there, nobody would find after a crash.
-  const urgency = isElsewhere(plan) ? 'now' : 'with others';
+  const when = isElsewhere(plan) ? 'now' : 'together';
   const { zone } = config;
-  rollback.add('take back what lets the container through', () => takeBack(scope, { zone, urgency, log }));
+  rollback.add('take back what lets the container through', () => takeBack(scope, { zone, log }));
   if (nft !== undefined) {
     const wish = isNative ? scope : { ...scope, policy: 'open' as const };
-    commitGuarded(nft, (open) => planOwn(open, wish), { urgency });
+    commitGuarded(nft, (open) => planOwn(open, wish), { when });
   }
   goElsewhere(nft, plan, config.zone);
   if (isNative) {
@@ -90,11 +90,12 @@ function planOwn(nft: Nftables, wish: FirewallWish): ReturnType<typeof planFirew
 
 function takeBack(
   { attachment, addresses }: FirewallWish,
-  how: { readonly zone: string; readonly urgency: Urgency; readonly log: (line: string) => void },
+  how: { readonly zone: string; readonly log: (line: string) => void },
 ): void {
   const failures = new Failures();
   using nft = findRuleset();
   const own = ownerHash(attachment);
-  removeAdmissions({ nft, find: (open) => listAdmitted(open, own), reported: addresses, ...how }, failures);
+  const find = (open: Nftables) => listAdmitted(open, own);
+  removeAdmissions({ nft, find, reported: addresses, when: 'undo', ...how }, failures);
   failures.throwIfAny();
 }

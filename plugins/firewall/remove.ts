@@ -13,7 +13,7 @@ import { hasLegacyTable } from '../../shared/iptables/tables.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
 import type { Command, TableRef } from '../../shared/nftables/objects.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
-import { type CommitOptions, commitGuarded } from '../../shared/ruleset/commit.ts';
+import { commitGuarded, type When } from '../../shared/ruleset/commit.ts';
 import {
   type Admitted,
   findHolders,
@@ -30,19 +30,16 @@ export interface Removal {
   /** Addresses they had as the runtime says: all there is to know of an attachment that the reference made. */
   readonly reported: readonly Ip[];
   readonly zone: string;
-  /** As what is taken back was committed. */
-  readonly urgency?: Urgency;
+  readonly when?: When;
   readonly log: (line: string) => void;
 }
-
-export type Urgency = NonNullable<CommitOptions['urgency']>;
 
 /**
  * Removes rules of iptables and sources of firewalld that let the addresses through, then the elements: those are how the
  * next DEL would know what is left, so they stay when anything before fails.
  */
 export function removeAdmissions(removal: Removal, failures: Failures): void {
-  const { nft, find, reported, zone, urgency = 'with others', log } = removal;
+  const { nft, find, reported, zone, when = 'together', log } = removal;
   const forwarded = reported.filter(isForwarded);
   if (nft === undefined) {
     failures.attempt('remove the rules of iptables', () => removeLegacyForward(forwarded, []));
@@ -61,7 +58,7 @@ export function removeAdmissions(removal: Removal, failures: Failures): void {
   });
   if (isDone) {
     failures.attempt('remove the admitted addresses', () =>
-      commitGuarded(nft, (open) => planRemoval(open, find(open), forwarded), { urgency }),
+      commitGuarded(nft, (open) => planRemoval(open, find(open), forwarded), { when }),
     );
   }
 }

@@ -39,7 +39,7 @@ export function* deadAddresses(
 export const LINK_GRACE_MS = 1000;
 
 /** Main plugins that name a host link after its attachment. */
-const MAKES_HOST_LINKS: ReadonlySet<string> = new Set(['bridge']);
+const MAKES_HOST_LINKS: ReadonlySet<string> = new Set(['bridge', 'patchbay']);
 
 /**
  * Whether the address was given in this boot to an attachment whose host link is missing, and is behind no other link.

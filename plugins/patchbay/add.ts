@@ -5,9 +5,10 @@ import type { AddCall } from '../../shared/cni/plugin.ts';
 import type { Result } from '../../shared/cni/result.ts';
 import { Rollback } from '../../shared/cni/rollback.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
-import { commitTogether } from '../../shared/ruleset/commit.ts';
+import { commitTogether, type Together } from '../../shared/ruleset/commit.ts';
 import { keepRuleset, withRuleset } from '../../shared/ruleset/open.ts';
 import { behind, type PatchbayConfig, type Stage } from './config.ts';
+import { delStages } from './del.ts';
 import { inStage, pluginOf } from './stage.ts';
 
 /**
@@ -20,30 +21,36 @@ export function add(call: AddCall<PatchbayConfig>): Result {
     inStage(name, () => pluginOf(call, name).validate(source));
   }
   using _ruleset = keepRuleset();
-  using rollback = new Rollback(call.log); // outside, so that what it undoes is undone at once
-  const result = commitTogether(withRules, () => addStages(call, rollback));
+  using rollback = new Rollback(call.log); // outside: an undo waits for no other change
+  const result = commitTogether(withRules, (together) => addStages(call, together, rollback));
   rollback.commit();
   return result;
 }
 
-function addStages(call: AddCall<PatchbayConfig>, rollback: Rollback): Result {
+/** A stage that fails undoes itself; those before it are undone by their DELs. */
+function addStages(call: AddCall<PatchbayConfig>, together: Together, rollback: Rollback): Result {
   let result: Result | undefined;
+  const done: Stage[] = [];
+  rollback.add('undo the attachment', () => {
+    delStages(
+      call,
+      done.map((stage) => asDel(stage, result)),
+    );
+  });
   for (const stage of call.config.stages) {
-    const prevResult = result;
-    result = inStage(stage.name, () => addStage(call, stage, prevResult));
-    rollback.add(`undo "${stage.name}"`, () => undo(call, stage, prevResult));
+    const { name } = stage;
+    const source = behind(stage, result);
+    result = together.part(
+      (step) => inStage(name, step),
+      () => pluginOf(call, name).add(source, { ...call, network: source.network }),
+    );
+    done.push(stage);
   }
   return result ?? {};
 }
 
-function addStage(call: AddCall<PatchbayConfig>, stage: Stage, prevResult: Result | undefined): Result {
-  const source = behind(stage, prevResult);
-  return pluginOf(call, stage.name).add(source, { ...call, network: source.network });
-}
-
-function undo(call: AddCall<PatchbayConfig>, stage: Stage, prevResult: Result | undefined): void {
-  const source = { ...behind(stage, prevResult), command: 'DEL' as const };
-  pluginOf(call, stage.name).del(source, { ...call, network: source.network });
+function asDel(stage: Stage, result: Result | undefined): Stage {
+  return { ...stage, source: { ...behind(stage, result), command: 'DEL' } };
 }
 
 function withRules(use: (nft: Nftables) => void): void {

@@ -58,9 +58,12 @@ const COMMON = ['cniVersion', 'name', 'args', 'runtimeConfig', 'prevResult'] as 
 /** As COMMON, for the plugin that asks for addresses. */
 const ADDRESSING = ['ipam', 'dns'] as const;
 
+/** What a runtime reads in the entry of a list. */
+const OF_THE_ENTRY = ['capabilities'] as const;
+
 /** Somebody who moves a list into this form may forget that these stand outside. */
 function refuseMisplaced(name: StageName, fields: JsonObject): void {
-  const { known } = splitKeys(fields, [...COMMON, ...ADDRESSING]);
+  const { known } = splitKeys(fields, [...COMMON, ...ADDRESSING, ...OF_THE_ENTRY]);
   const [misplaced] = Object.keys(known);
   if (misplaced !== undefined) {
     throw invalidConfig(

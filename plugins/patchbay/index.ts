@@ -4,6 +4,7 @@ import { CNI_VERSIONS, isVersionAtLeast } from '../../shared/cni/versions.ts';
 import { add } from './add.ts';
 import { check, gc, status } from './check.ts';
 import { parseConfig, parseTeardown } from './config.ts';
+import { convertTool } from './convert.ts';
 import { del } from './del.ts';
 
 /** A whole attachment in one executable: bridge, and what usually stands behind it in a list. */
@@ -18,4 +19,5 @@ export const patchbay = definePlugin({
   del,
   status,
   gc,
+  tools: [convertTool],
 });

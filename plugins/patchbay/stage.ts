@@ -11,15 +11,25 @@ export function pluginOf(call: Pick<Call<unknown>, 'registry'>, name: StageName)
   return plugin;
 }
 
+/** An error that says already which stage it is about. */
+class StageError extends CniError {}
+
 /** Throws what `step` throws, with the name of the stage in front: several plugins have fields of one name. */
 export function inStage<T>(name: StageName, step: () => T): T {
   try {
     return step();
   } catch (cause) {
+    if (isAttributed(cause)) throw cause;
     const { code, message, details } = toCniError(cause);
-    throw new CniError(code, `In "${name}": ${message}`, {
-      cause,
-      ...(details !== undefined && { details }),
-    });
+    const options = details === undefined ? { cause } : { cause, details };
+    throw new StageError(code, `In "${name}": ${message}`, options);
   }
+}
+
+/** A stage may meet the error of another where the changes of both are made together. */
+function isAttributed(error: unknown): boolean {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof StageError) return true;
+  }
+  return false;
 }

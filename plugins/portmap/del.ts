@@ -8,7 +8,7 @@ import { readableAddresses } from '../../shared/host/addresses.ts';
 import type { Cidr } from '../../shared/ip/cidr.ts';
 import { planReferenceHostportsCleanup } from '../../shared/iptables/reference-hostports.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
-import { commitGuarded } from '../../shared/ruleset/commit.ts';
+import { commitGuarded, type When } from '../../shared/ruleset/commit.ts';
 import { planHostportsRemoval } from '../../shared/ruleset/hostports.ts';
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapTeardown } from './config.ts';
@@ -25,7 +25,7 @@ export function del(call: DelCall<PortmapTeardown>): void {
   using nft = failures.attempt('look at the rules', findRuleset);
   const forget = (removed: FlowScope['ports']) => forgetRemoved(removed, log);
   failures.attempt('remove the published ports', () => {
-    if (nft !== undefined) removeHeld(nft, attachment, call.network.prevResult, forget);
+    if (nft !== undefined) removeHeld(nft, attachment, call.network.prevResult, { afterwards: forget });
   });
   failures.attempt('remove the iptables rules', () => forget(removeIptablesPorts(nft, attachment)));
   failures.throwIfAny();
@@ -35,7 +35,7 @@ export function del(call: DelCall<PortmapTeardown>): void {
 export function removePorts(attachment: Attachment): void {
   using nft = findRuleset();
   if (nft !== undefined) {
-    removeHeld(nft, attachment, undefined, () => {});
+    removeHeld(nft, attachment, undefined, { when: 'undo' });
   }
 }
 
@@ -43,7 +43,7 @@ function removeHeld(
   nft: Nftables,
   attachment: Attachment,
   prevResult: Result | undefined,
-  afterwards: (removed: FlowScope['ports']) => void,
+  { when, afterwards }: { readonly when?: When; readonly afterwards?: (removed: FlowScope['ports']) => void },
 ): void {
   const hash = ownerHash(attachment);
   let removed: FlowScope['ports'] = [];
@@ -52,7 +52,7 @@ function removeHeld(
     removed = own.removed;
     return [...own.commands, ...planReferenceHostportsCleanup(nft, attachment, addressesIn(prevResult))];
   };
-  commitGuarded(nft, plan, { afterwards: () => afterwards(removed) });
+  commitGuarded(nft, plan, { ...(when && { when }), afterwards: () => afterwards?.(removed) });
 }
 
 /** The reference's rules name the container alone, so its addresses on this network help where they are known. */

@@ -18,6 +18,11 @@ export class Failures {
     }
   }
 
+  /** Whether everything has succeeded so far. */
+  get isEmpty(): boolean {
+    return this.#failures.length === 0;
+  }
+
   /**
    * Throws what was gathered, if anything. A single error is thrown as it is; of several the first gives code
    * and message, with their number, and the details name each of them.

@@ -4,6 +4,7 @@ import type { Attachment } from './attachment.ts';
 import type { Command } from './environment.ts';
 import type { AttachmentKey, NetworkConfig } from './network-config.ts';
 import type { Result } from './result.ts';
+import type { Tool } from './tool.ts';
 import type { CniVersion } from './versions.ts';
 
 /** All that a plugin's own config can come from. */
@@ -85,6 +86,8 @@ export interface Plugin<C, T = C> {
   readonly del: (call: DelCall<T>) => void;
   readonly status: (call: StatusCall<C>) => void;
   readonly gc: (call: GcCall<T>) => void;
+  /** What else the executable does, for people. */
+  readonly tools?: readonly Tool[];
 }
 
 /** A call before the plugin has read its config. */
@@ -102,6 +105,7 @@ export interface AnyPlugin {
   readonly del: (source: ConfigSource, call: Unread<DelCall<unknown>>) => void;
   readonly status: (source: ConfigSource, call: Unread<StatusCall<unknown>>) => void;
   readonly gc: (source: ConfigSource, call: Unread<GcCall<unknown>>) => void;
+  readonly tools: readonly Tool[];
 }
 
 /** Hides the config types of a plugin, so that plugins of any kind fit one registry. */
@@ -118,5 +122,6 @@ export function definePlugin<C, T>(plugin: Plugin<C, T>): AnyPlugin {
     del: (source, call) => plugin.del({ ...call, config: plugin.parseTeardown(source) }),
     status: (source, call) => plugin.status({ ...call, config: plugin.parseConfig(source) }),
     gc: (source, call) => plugin.gc({ ...call, config: plugin.parseTeardown(source) }),
+    tools: plugin.tools ?? [],
   };
 }

@@ -18,11 +18,16 @@ const LONGEST_PAUSE_MS = 10;
  */
 export type Plan = (nft: Nftables) => readonly Command[];
 
+/**
+ * `together`: may wait for others, where changes are made together. `now`: at once, with all that wait. `alone`: at once,
+ * and those that wait go on waiting. `undo`: at once, and those that wait are forgotten, for what failed is theirs too.
+ */
+export type When = 'together' | 'now' | 'alone' | 'undo';
+
 export interface CommitOptions {
+  readonly when?: When;
   /** What is to be done once the change is made. */
   readonly afterwards?: () => void;
-  /** Nothing may come before it: where changes are made together, this one makes all that are pending. */
-  readonly urgency?: 'now' | 'with others';
 }
 
 interface Change {
@@ -30,8 +35,28 @@ interface Change {
   readonly afterwards: () => void;
 }
 
-/** Changes that wait for others; undefined where nobody makes several together. */
-let pending: Change[] | undefined;
+/** Runs a step; what the step throws may be told in other words. */
+export type Within = <T>(step: () => T) => T;
+
+/** Several pieces of work whose changes are made in one batch. */
+export interface Together {
+  /**
+   * Runs one of them `within`. What it wants changed is decided, and followed up, within the same, so that an error tells
+   * the same whenever it comes.
+   */
+  readonly part: <T>(within: Within, work: () => T) => T;
+  /** Whether a batch could not be made: then nothing of it is. */
+  readonly isRefused: () => boolean;
+}
+
+interface Gathering {
+  pending: Change[];
+  within: Within;
+  isRefused: boolean;
+}
+
+/** Undefined where nobody makes several changes together. */
+let gathering: Gathering | undefined;
 
 /**
  * Commits what `plan` decides as one batch that holds only if nothing changed since it looked; otherwise asks again, until
@@ -39,35 +64,66 @@ let pending: Change[] | undefined;
  * Throws tryAgainLater at the deadline, else what the kernel refused.
  */
 export function commitGuarded(nft: Nftables, plan: Plan, options: CommitOptions = {}): void {
-  const change = { plan, afterwards: options.afterwards ?? (() => {}) };
-  if (pending !== undefined && options.urgency !== 'now') {
-    pending.push(change);
+  const { when = 'together', afterwards = () => {} } = options;
+  if (gathering === undefined) {
+    commitAll(nft, [{ plan, afterwards }]);
     return;
   }
-  commitAll(nft, [...(pending?.splice(0) ?? []), change]);
+  const { within } = gathering;
+  const change = { plan: (nft: Nftables) => within(() => plan(nft)), afterwards: () => within(afterwards) };
+  if (when === 'together') {
+    gathering.pending.push(change);
+  } else if (when === 'alone') {
+    commitAll(nft, [change]);
+  } else {
+    const waiting = gathering.pending.splice(0);
+    commitAll(nft, when === 'undo' ? [change] : [...waiting, change]);
+  }
 }
 
 /**
- * Runs `work`, and makes what it changes in one batch, at its end or when something is urgent. When `work` throws,
- * what is pending is forgotten: it has not happened. Throws as commitGuarded does.
+ * Runs `work`, and makes what it wants changed in one batch, at its end or when something comes that cannot wait. When
+ * `work` throws, what is waiting is forgotten: it has not happened. Throws as commitGuarded does.
  */
-export function commitTogether<T>(withRuleset: (use: (nft: Nftables) => void) => void, work: () => T): T {
-  pending = [];
+export function commitTogether<T>(
+  withRuleset: (use: (nft: Nftables) => void) => void,
+  work: (together: Together) => T,
+): T {
+  const own: Gathering = { pending: [], within: (step) => step(), isRefused: false };
+  gathering = own;
   try {
-    const result = work();
-    const changes = pending.splice(0);
-    pending = undefined;
-    if (changes.length > 0) {
-      withRuleset((nft) => commitAll(nft, changes));
+    const result = work({
+      part: (within, step) => runPart(own, within, step),
+      isRefused: () => own.isRefused,
+    });
+    if (own.pending.length > 0) {
+      withRuleset((nft) => commitAll(nft, own.pending.splice(0)));
     }
     return result;
   } finally {
-    pending = undefined;
+    gathering = undefined;
+  }
+}
+
+function runPart<T>(own: Gathering, within: Within, work: () => T): T {
+  const outer = own.within;
+  own.within = within;
+  try {
+    return within(work);
+  } finally {
+    own.within = outer;
   }
 }
 
 function commitAll(nft: Nftables, changes: readonly Change[]): void {
-  commitUnderLock(nft, () => changes.flatMap(({ plan }) => plan(nft)));
+  try {
+    commitUnderLock(nft, () => changes.flatMap(({ plan }) => plan(nft)));
+  } catch (error) {
+    if (gathering !== undefined) {
+      gathering.isRefused = true;
+    }
+    throw error;
+  }
   for (const { afterwards } of changes) {
     afterwards();
   }

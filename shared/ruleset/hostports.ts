@@ -177,10 +177,10 @@ export function planHostportsRemoval(
 
 /**
  * Makes sure that neighbours cannot reach 127.0.0.0/8 of this host: for those who set `route_localnet` without
- * publishing ports through this table.
+ * publishing ports through this table, who do so next.
  */
 export function ensureLoopbackGuard(nft: Nftables): void {
-  commitGuarded(nft, (nft) => (nft.findChain(GUARD) === undefined ? planGuard() : []));
+  commitGuarded(nft, (nft) => (nft.findChain(GUARD) === undefined ? planGuard() : []), { when: 'alone' });
 }
 
 /** Has the kernel judge the constant part of the table without keeping it. Throws what it refuses. */
