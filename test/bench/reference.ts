@@ -12,7 +12,7 @@ export interface Reference extends Implementation {
 }
 
 const DEBIAN = '/usr/lib/cni';
-const PLUGINS = ['bridge', 'host-local', 'portmap'] as const;
+const PLUGINS = ['bridge', 'firewall', 'host-local', 'portmap', 'tuning'] as const;
 
 /**
  * The plugins in `directory`, else release 1.9.1 built by Go, else Debian's package. Throws Error naming the choices
