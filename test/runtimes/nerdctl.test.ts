@@ -51,6 +51,24 @@ describe('nerdctl runs containers', () => {
     expect(await fetchFrom(host, 'http://127.0.0.1:8080/')).toBe('first');
   });
 
+  test('with ports that it picks itself, none twice, and sets them up anew when they restart', async () => {
+    await using scene = await openContainerd('2');
+    const { host, nerdctl } = scene;
+    const ports: string[] = [];
+    for (const name of ['one', 'two']) {
+      await nerdctl('run', '-d', '--name', name, '--hostname', name, '-p', '80', IMAGE);
+      const [, port = ''] = /80\/tcp -> 0\.0\.0\.0:(\d+)/.exec(await nerdctl('port', name)) ?? [];
+      expect(await fetchSoon(host, `http://127.0.0.1:${port}/`)).toBe(name);
+      ports.push(port);
+    }
+    expect(new Set(ports).size).toBe(2);
+    await nerdctl('restart', '-t', '1', 'one');
+    expect(await fetchSoon(host, `http://127.0.0.1:${ports[0]}/`)).toBe('one');
+
+    await nerdctl('rm', '-f', 'one', 'two');
+    expect(await attachments(host)).toEqual([]);
+  });
+
   test('on two networks at once, with addresses and a MAC asked for', async () => {
     await using scene = await openContainerd('2');
     const { host, nerdctl } = scene;
