@@ -21,6 +21,8 @@ export interface Chain {
   readonly network: PluginConfig;
   readonly chained: readonly Chained[];
   readonly ifname: string;
+  /** A script that makes the host what this chain is about. */
+  readonly prepare?: string;
 }
 
 /** An entry of `runtimeConfig.portMappings`. */
@@ -44,15 +46,28 @@ export const NATIVE: Chain = { title: 'nftables', network: PORTS, chained: CHAIN
 export const IPTABLES: Chain = {
   title: 'iptables',
   network: { ...PORTS, ipMasqBackend: 'iptables' } satisfies BridgeConfig,
-  chained: [{ ...PORTMAP, backend: 'iptables' }],
+  chained: [
+    { ...PORTMAP, backend: 'iptables' },
+    { type: 'firewall', backend: 'iptables', ingressPolicy: 'isolated' },
+  ],
   ifname: 'eth0',
 };
 
-export const CHAINS: readonly Chain[] = [NATIVE, IPTABLES];
+/** Beside Docker: what the firewall writes elsewhere, and finds again by what it wrote into its own table. */
+export const DROPPING: Chain = {
+  title: 'FORWARD drops',
+  network: PORTS,
+  chained: [{ type: 'firewall', ingressPolicy: 'same-bridge' }],
+  ifname: 'eth0',
+  prepare: 'iptables -P FORWARD DROP; ip6tables -P FORWARD DROP',
+};
 
-/** What a quick run looks at: everything of the default, and of other chains what they do otherwise. */
+export const CHAINS: readonly Chain[] = [NATIVE, IPTABLES, DROPPING];
+
+/** What a quick run looks at: everything of the default, and of other chains the programs, where they start any. */
 export function shareOf(chain: Chain, points: readonly Point[]): readonly Point[] {
-  return IS_FULL || chain !== IPTABLES ? points : points.filter(isAboutPrograms);
+  const programs = points.filter(isAboutPrograms);
+  return IS_FULL || chain === NATIVE || programs.length === 0 ? points : programs;
 }
 
 /** Where a runtime is when the fault strikes: the verb, and the plugin by its place in the chain. */
@@ -73,8 +88,16 @@ export function stagesOf(chain: Chain): Stage[] {
 
 /** All stages of all chains, each under the name that titles show. */
 export const STAGES: readonly (readonly [name: string, stage: Stage])[] = CHAINS.flatMap((chain) =>
-  stagesOf(chain).map((stage) => [nameOf(stage), stage] as const),
+  stagesOf(chain)
+    .filter((stage) => IS_FULL || !isSeenElsewhere(stage))
+    .map((stage) => [nameOf(stage), stage] as const),
 );
+
+/** What goes the same ways in a chain before or behind: bridge beside a chain that drops, DEL of what iptables has. */
+function isSeenElsewhere({ chain, verb, position }: Stage): boolean {
+  const isFirewall = typeAt(chain, position) === 'firewall';
+  return (chain === DROPPING && !isFirewall) || (chain === IPTABLES && isFirewall && verb === 'DEL');
+}
 
 /** `ADD bridge, iptables`: how titles and messages name a stage. */
 export function nameOf({ chain, verb, position }: Stage): string {

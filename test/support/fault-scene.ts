@@ -39,6 +39,7 @@ export async function openScene(chain: Chain): Promise<Scene> {
   const host = await openPrivateHost();
   installResolvConf(host);
   await addSurroundings(host, chain.network.name);
+  await host.shell(chain.prepare ?? ':');
   const sandbox = await host.addSandbox('pod');
   const { path } = await host.addSandbox('resident');
   const resident = await addChain(host, chain, {
