@@ -125,7 +125,9 @@ function expectHostEnd(
   expect(hostEnd.master === bridge.index, `Host link "${name}" is not a port of bridge "${bridge.name}"`);
   expect(hostEnd.isUp, `Host link "${name}" is down`);
   expectPort(name, 'hairpin mode', hostEnd.port?.hairpin ?? false, config.hairpinMode);
-  expectPort(name, 'isolation', hostEnd.port?.isolated ?? false, config.portIsolation);
+  if (config.portIsolation) {
+    expectPort(name, 'isolation', hostEnd.port?.isolated ?? false, true); // firewall isolates ports as well
+  }
   if (config.vlans !== undefined) {
     expectVlans(host, hostEnd, bridge, config.vlans);
   }

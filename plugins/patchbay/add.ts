@@ -9,26 +9,28 @@ import { commitTogether, type Together } from '../../shared/ruleset/commit.ts';
 import { keepRuleset, withRuleset } from '../../shared/ruleset/open.ts';
 import { behind, type PatchbayConfig, type Stage } from './config.ts';
 import { delStages } from './del.ts';
-import { inStage, pluginOf } from './stage.ts';
+import { inStage, type ReadStage, readStages } from './stage.ts';
 
 /**
  * Runs the plugins one behind the other and returns what a list of them would have returned (CNI SPEC 1.1.0, section 3).
  * All of them read their configs before the first acts. Throws the first error met, after undoing every plugin's work.
  */
 export function add(call: AddCall<PatchbayConfig>): Result {
-  const { stages } = call.config;
-  for (const { name, source } of stages) {
-    inStage(name, () => pluginOf(call, name).validate(source));
-  }
+  const stages = readStages(call, call.config.stages);
   using _ruleset = keepRuleset();
   using rollback = new Rollback(call.log); // outside: an undo waits for no other change
-  const result = commitTogether(withRules, (together) => addStages(call, together, rollback));
+  const result = commitTogether(withRules, (together) => addStages(call, stages, together, rollback));
   rollback.commit();
   return result;
 }
 
 /** A stage that fails undoes itself; those before it are undone by their DELs. */
-function addStages(call: AddCall<PatchbayConfig>, together: Together, rollback: Rollback): Result {
+function addStages(
+  call: AddCall<PatchbayConfig>,
+  stages: readonly ReadStage[],
+  together: Together,
+  rollback: Rollback,
+): Result {
   let result: Result | undefined;
   const done: Stage[] = [];
   rollback.add('undo the attachment', () => {
@@ -37,12 +39,11 @@ function addStages(call: AddCall<PatchbayConfig>, together: Together, rollback: 
       done.map((stage) => asDel(stage, result)),
     );
   });
-  for (const stage of call.config.stages) {
-    const { name } = stage;
-    const source = behind(stage, result);
+  for (const stage of stages) {
+    const { network } = behind(stage, result);
     result = together.part(
-      (step) => inStage(name, step),
-      () => pluginOf(call, name).add(source, { ...call, network: source.network }),
+      (step) => inStage(stage.name, step),
+      () => stage.plugin.add({ ...call, network }),
     );
     done.push(stage);
   }

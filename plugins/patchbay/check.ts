@@ -4,20 +4,20 @@ import { Failures } from '../../shared/cni/failures.ts';
 import type { CheckCall, GcCall, StatusCall } from '../../shared/cni/plugin.ts';
 import { keepRuleset } from '../../shared/ruleset/open.ts';
 import type { PatchbayConfig, PatchbayTeardown } from './config.ts';
-import { inStage, pluginOf } from './stage.ts';
+import { inStage, pluginOf, readStages } from './stage.ts';
 
 /** Throws the first difference that one of the plugins finds (CNI SPEC 1.1.0, section 2, "CHECK"). */
 export function check(call: CheckCall<PatchbayConfig>): void {
   using _ruleset = keepRuleset();
-  for (const { name, source } of call.config.stages) {
-    inStage(name, () => pluginOf(call, name).check(source, { ...call, network: source.network }));
+  for (const { name, source, plugin } of readStages(call, call.config.stages)) {
+    inStage(name, () => plugin.check({ ...call, network: source.network }));
   }
 }
 
 /** Throws when one of the plugins cannot serve an ADD (CNI SPEC 1.1.0, section 2, "STATUS"). */
 export function status(call: StatusCall<PatchbayConfig>): void {
-  for (const { name, source } of call.config.stages) {
-    inStage(name, () => pluginOf(call, name).status(source, { ...call, network: source.network }));
+  for (const { name, source, plugin } of readStages(call, call.config.stages)) {
+    inStage(name, () => plugin.status({ ...call, network: source.network }));
   }
 }
 

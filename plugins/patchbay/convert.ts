@@ -7,7 +7,7 @@ import type { Call } from '../../shared/cni/plugin.ts';
 import type { Tool, ToolAnswer } from '../../shared/cni/tool.ts';
 import { CNI_VERSIONS, isVersionNumberAtLeast, NEWEST_VERSION } from '../../shared/cni/versions.ts';
 import { parseConfig, STAGES, type StageName } from './config.ts';
-import { inStage, pluginOf } from './stage.ts';
+import { readStages } from './stage.ts';
 
 export const convertTool: Tool = {
   name: 'convert',
@@ -228,8 +228,5 @@ function expectUsable(list: JsonObject, patchbay: JsonObject, registry: Call<unk
   const { name } = pickKeys(list, ['name']);
   const header = parseHeader(Buffer.from(JSON.stringify({ ...patchbay, cniVersion: NEWEST_VERSION, name })));
   const network = parseNetworkConfig(header, parseVersion(header.raw, 'ADD', CNI_VERSIONS), 'ADD');
-  const { stages } = parseConfig({ network, args: '', command: 'ADD' });
-  for (const { name: stage, source } of stages) {
-    inStage(stage, () => pluginOf({ registry }, stage).validate(source));
-  }
+  readStages({ registry }, parseConfig({ network, args: '', command: 'ADD' }).stages);
 }

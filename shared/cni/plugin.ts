@@ -98,8 +98,8 @@ export interface AnyPlugin {
   readonly name: string;
   readonly supportedVersions: readonly CniVersion[];
   readonly checkNeedsPrevResult: boolean;
-  /** Throws what ADD would throw about its config, and does nothing. */
-  readonly validate: (source: ConfigSource) => void;
+  /** Reads the config for ADD, CHECK and STATUS, and does nothing yet. Throws what they would throw about it. */
+  readonly read: (source: ConfigSource) => ReadPlugin;
   readonly add: (source: ConfigSource, call: Unread<AddCall<unknown>>) => Result;
   readonly check: (source: ConfigSource, call: Unread<CheckCall<unknown>>) => void;
   readonly del: (source: ConfigSource, call: Unread<DelCall<unknown>>) => void;
@@ -108,19 +108,32 @@ export interface AnyPlugin {
   readonly tools: readonly Tool[];
 }
 
+/** A plugin that has read its config. What a call says besides may have come later, such as the result before it. */
+export interface ReadPlugin {
+  readonly add: (call: Unread<AddCall<unknown>>) => Result;
+  readonly check: (call: Unread<CheckCall<unknown>>) => void;
+  readonly status: (call: Unread<StatusCall<unknown>>) => void;
+}
+
 /** Hides the config types of a plugin, so that plugins of any kind fit one registry. */
 export function definePlugin<C, T>(plugin: Plugin<C, T>): AnyPlugin {
+  const read = (source: ConfigSource): ReadPlugin => {
+    const config = plugin.parseConfig(source);
+    return {
+      add: (call) => plugin.add({ ...call, config }),
+      check: (call) => plugin.check({ ...call, config }),
+      status: (call) => plugin.status({ ...call, config }),
+    };
+  };
   return {
     name: plugin.name,
     supportedVersions: plugin.supportedVersions,
     checkNeedsPrevResult: plugin.checkNeedsPrevResult ?? false,
-    validate: (source) => {
-      plugin.parseConfig(source);
-    },
-    add: (source, call) => plugin.add({ ...call, config: plugin.parseConfig(source) }),
-    check: (source, call) => plugin.check({ ...call, config: plugin.parseConfig(source) }),
+    read,
+    add: (source, call) => read(source).add(call),
+    check: (source, call) => read(source).check(call),
     del: (source, call) => plugin.del({ ...call, config: plugin.parseTeardown(source) }),
-    status: (source, call) => plugin.status({ ...call, config: plugin.parseConfig(source) }),
+    status: (source, call) => read(source).status(call),
     gc: (source, call) => plugin.gc({ ...call, config: plugin.parseTeardown(source) }),
     tools: plugin.tools ?? [],
   };

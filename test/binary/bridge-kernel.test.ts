@@ -117,7 +117,7 @@ describe('Our hooks', () => {
       expectResult(await host.runPlugin('ADD', callOf(pod, { plugin: next.type, config: chained })));
     }
     const chains = await listBaseChains(host);
-    expect(chains.some(({ name }) => name === 'postrouting')).toBe(network.config.ipMasq ?? false);
+    expect(chains.some(({ name }) => name === 'postrouting')).toBe(network.facts.ipMasq ?? false);
     for (const { name, hook, prio } of chains.filter(({ type }) => type === 'nat')) {
       if (name === 'postrouting') expect(prio).toBe(SRCNAT);
       if (hook !== 'postrouting') expect(prio, name).toBeGreaterThan(DSTNAT);

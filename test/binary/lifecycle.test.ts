@@ -2,7 +2,13 @@
 // Part of `npm run test:binary`; each story ends with a host that is what it was before.
 import { describe, expect, test } from 'vitest';
 import { type Attached, attach, detach, withPrevResult } from '../support/attachment.ts';
-import { type BridgeConfig, familiesOf, listNetworks, readNetwork } from '../support/network-list.ts';
+import {
+  type BridgeConfig,
+  familiesOf,
+  listNetworks,
+  type NetworkList,
+  readNetwork,
+} from '../support/network-list.ts';
 import { openPrimedHost, openTestHost, type Primed } from '../support/primed-host.ts';
 import type { PrivateHost, Sandbox } from '../support/private-host.ts';
 import { expectError, expectSuccess } from '../support/run-plugin.ts';
@@ -12,13 +18,13 @@ import { addOutside, OUTSIDE, ping } from '../support/traffic.ts';
 const dualStack = readNetwork('bridge-dual-stack.conflist').config;
 
 describe('an attachment', () => {
-  for (const { file, config } of listNetworks()) {
+  for (const { file, config, facts } of listNetworks()) {
     test(`to ${file} comes, is checked, carries packets, goes, and goes again`, async () => {
       const { host, sandbox, before } = await openPrimedHost(config);
       const attached = await attach(host, config, sandbox);
       expectSuccess(await host.runPlugin('CHECK', withPrevResult(attached)));
-      await expectLinks(host, sandbox, config, attached);
-      await expectNeighbour(host, config, sandbox, attached);
+      await expectLinks(host, sandbox, facts, attached);
+      await expectNeighbour(host, { config, facts }, sandbox, attached);
 
       expectSuccess(await host.runPlugin('DEL', withPrevResult(attached)));
       expect(difference(before, await host.snapshot())).toEqual([]);
@@ -220,14 +226,15 @@ describe('GC', () => {
 
 describe('STATUS', () => {
   for (const { file, config } of listNetworks()) {
+    const call = { plugin: config.type, config };
     test(`of ${file} is good before and after the first attachment, and changes nothing`, async () => {
       const host = await openTestHost();
       const untouched = await host.snapshot();
-      expect(await host.runPlugin('STATUS', { config })).toMatchObject({ exitCode: 0, stdout: '' });
+      expect(await host.runPlugin('STATUS', call)).toMatchObject({ exitCode: 0, stdout: '' });
       expect(difference(untouched, await host.snapshot())).toEqual([]);
       await attach(host, config, await host.addSandbox('pod'));
       const attached = await host.snapshot();
-      expect(await host.runPlugin('STATUS', { config })).toMatchObject({ exitCode: 0, stdout: '' });
+      expect(await host.runPlugin('STATUS', call)).toMatchObject({ exitCode: 0, stdout: '' });
       expect(difference(attached, await host.snapshot())).toEqual([]);
     });
   }
@@ -319,7 +326,7 @@ interface LinkFacts {
 /** Another sandbox of the network can be reached, unless the network forbids it. */
 async function expectNeighbour(
   host: PrivateHost,
-  config: BridgeConfig,
+  { config, facts }: Pick<NetworkList, 'config' | 'facts'>,
   sandbox: Sandbox,
   attached: Attached,
 ): Promise<void> {
@@ -327,7 +334,7 @@ async function expectNeighbour(
   const there = await attach(host, config, neighbour);
   expect(familiesOf(config).length).toBe(attached.result.ips?.length ?? 0);
   for (const ip of [there.ip4, there.ip6].filter((address) => address !== '')) {
-    if (config.portIsolation) await ping(host, ip);
+    if (facts.portIsolation) await ping(host, ip);
     else await ping(sandbox, ip);
   }
   await detach(host, there);

@@ -7,6 +7,7 @@ import {
   installResolvConf,
   listNetworks,
   type NetworkList,
+  speaks,
 } from '../support/network-list.ts';
 import { expectDone, expectRefused } from '../support/place.ts';
 import { openPrivateHost, type PrivateHost, type Sandbox } from '../support/private-host.ts';
@@ -20,7 +21,8 @@ const networks = listNetworks();
 
 describeWithCnitool('cnitool drives the example networks', () => {
   for (const network of networks) {
-    test.for(VERSIONS)(`${network.file} goes through every verb at %s`, async (version) => {
+    const versions = VERSIONS.filter((version) => speaks(network, version));
+    test.for(versions)(`${network.file} goes through every verb at %s`, async (version) => {
       const { host, sandbox, before } = await openPrimedHost(network, version);
       const call = { network: network.name, netns: sandbox.path };
 
@@ -29,7 +31,7 @@ describeWithCnitool('cnitool drives the example networks', () => {
       expect(result.cniVersion).toBe(version);
       expect(result.interfaces?.map(({ sandbox }) => sandbox)).toEqual([undefined, undefined, sandbox.path]);
       expect(result.ips?.length ?? 0).toBe(network.config.ipam?.ranges.length ?? 0);
-      if (network.config.isGateway || network.config.isDefaultGateway) {
+      if (network.facts.isGateway || network.facts.isDefaultGateway) {
         for (const { gateway = 'no gateway' } of result.ips ?? []) await ping(sandbox, gateway);
       }
 
@@ -83,12 +85,12 @@ describeWithCnitool('cnitool drives the example networks', () => {
 
     test(`${network.file} refuses a bridge name that belongs to another kind of link`, async () => {
       const { host, sandbox } = await openPrimedHost(network);
-      const { bridge } = network.config;
+      const { bridge } = network.facts;
       await host.shell(`ip link delete ${bridge}; ip link add ${bridge} type veth peer name other-end`);
       const before = await host.snapshot();
       expect(
         expectRefused(await host.cnitool('add', { network: network.name, netns: sandbox.path })),
-      ).toContain(network.config.bridge);
+      ).toContain(bridge);
       expect(difference(before, await host.snapshot())).toEqual([]);
     });
   }

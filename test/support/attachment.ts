@@ -20,7 +20,8 @@ export async function attach(
   sandbox: Sandbox,
   more: Partial<PluginCall> = {},
 ): Promise<Attached> {
-  const call = { config, containerId: sandbox.name, netns: sandbox.path, ifname: 'eth0', ...more };
+  const plugin = config.type;
+  const call = { plugin, config, containerId: sandbox.name, netns: sandbox.path, ifname: 'eth0', ...more };
   const result = expectResult(await host.runPlugin('ADD', call));
   const ips = (result.ips ?? []).map(({ address }) => address.split('/')[0] ?? '');
   return {

@@ -37,8 +37,13 @@ export interface PluginConfig extends JsonObject {
 export interface NetworkList {
   readonly file: string;
   readonly name: string;
-  /** The config of the list's first plugin, with name and version put in, as it arrives on stdin. */
+  /**
+   * The config of the list's first plugin, with name and version put in, as it arrives on stdin. Where that is patchbay,
+   * `facts` tells more: its fields for the bridge stand in a part of their own.
+   */
   readonly config: BridgeConfig;
+  /** The same as a config of bridge. */
+  readonly facts: BridgeConfig;
   /** The configs of the plugins that are chained behind it, likewise. */
   readonly chained: readonly PluginConfig[];
   /** The list as text, at its own version. */
@@ -60,7 +65,18 @@ export function readNetwork(file: string): NetworkList {
   const { cniVersion, name, plugins } = list;
   const [config, ...chained] = plugins.map((plugin) => ({ cniVersion, name, ...plugin }) as PluginConfig);
   if (config === undefined) throw new Error(`"${file}" should list a plugin`);
-  return { file, name, config: config as BridgeConfig, chained, text };
+  return { file, name, config: config as BridgeConfig, facts: factsOf(config), chained, text };
+}
+
+function factsOf(config: PluginConfig): BridgeConfig {
+  const { bridge, ...others } = config;
+  return { ...others, ...(config.type === 'patchbay' ? (bridge as object) : { bridge }) } as BridgeConfig;
+}
+
+/** Whether a network can be used at a version: patchbay and firewall speak the newer ones. */
+export function speaks({ config, chained }: NetworkList, version: string): boolean {
+  const types = [config, ...chained].map(({ type }) => type);
+  return version >= '0.4.0' || !types.some((type) => type === 'patchbay' || type === 'firewall');
 }
 
 /** Puts a network, at another version if asked, where the clients of this host look for it. */
