@@ -11,7 +11,7 @@ import {
 } from '../../shared/iptables/forward.ts';
 import { hasLegacyTable } from '../../shared/iptables/tables.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
-import type { Command, TableRef } from '../../shared/nftables/objects.ts';
+import type { Command } from '../../shared/nftables/objects.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { commitGuarded, type When } from '../../shared/ruleset/commit.ts';
 import {
@@ -46,13 +46,10 @@ export function removeAdmissions(removal: Removal, failures: Failures): void {
     return;
   }
   const isDone = failures.attempt('remove the rules of others', () => {
-    if (!hasTablesOfOthers(nft)) {
-      return true;
-    }
-    const { addresses, bridges } = scopeOf(nft, find(nft), forwarded);
-    removeLegacyForward(addresses, bridges);
-    for (const ip of addresses.filter((ip) => isNamedByFirewalld(nft, ip))) {
-      leaveZone(zone, ip, log);
+    const others = lookAround(nft);
+    if (others.legacy || others.firewalld) {
+      const scope = scopeOf(nft, find(nft), forwarded);
+      removeByPrograms(nft, scope, others, (ip) => leaveZone(zone, ip, log));
     }
     return true;
   });
@@ -63,39 +60,67 @@ export function removeAdmissions(removal: Removal, failures: Failures): void {
   }
 }
 
-/** One batch: elements, policies of bridges that nobody is left on, and rules of iptables-nft. */
-function planRemoval(nft: Nftables, admitted: readonly Admitted[], reported: readonly Ip[]): Command[] {
-  const { addresses, bridges } = scopeOf(nft, admitted, reported);
-  return [...planAdmittedRemoval(nft, admitted), ...planForwardRemoval(nft, addresses, bridges)];
+/** Who else has a say on this host. The usual host has nobody, and need not pay for more than this look. */
+interface Others {
+  readonly iptables: boolean;
+  readonly legacy: boolean;
+  readonly firewalld: boolean;
+}
+
+function lookAround(nft: Nftables): Others {
+  const tables = nft.listTables();
+  return {
+    iptables: tables.some(({ family, name }) => family !== 'inet' && name === 'filter'),
+    legacy: hasLegacyTable('filter', 4) || hasLegacyTable('filter', 6),
+    firewalld: tables.some(isFirewalldTable),
+  };
 }
 
 interface Scope {
   readonly addresses: readonly Ip[];
-  /** Bridges whose ingress rules in iptables go. */
   readonly bridges: readonly string[];
+  /** Rules of others name an address alone: where somebody else was leased it since, they are his. */
+  readonly isFree: (ip: Ip) => boolean;
+  /** Whether the leaving attachments were the last on a bridge. */
+  readonly isLeft: (bridge: string) => boolean;
 }
 
 function scopeOf(nft: Nftables, admitted: readonly Admitted[], reported: readonly Ip[]): Scope {
-  if (!hasTablesOfOthers(nft)) {
-    return { addresses: [], bridges: [] };
-  }
-  const all = new Map(
-    [...admitted.map(({ address }) => address), ...reported].map((ip) => [formatIp(ip), ip]),
-  );
+  const all = [...admitted.map(({ address }) => address), ...reported];
   const doomed = new Set(admitted.map(({ owner }) => owner.ownerHash));
-  // Rules of others name the address alone: where somebody else was leased it since, they are his.
-  const isFree = (ip: Ip) => findHolders(nft, ip).every(({ owner }) => doomed.has(owner.ownerHash));
-  const bridges = [...new Set(admitted.map(({ bridge }) => bridge))];
   return {
-    addresses: [...all.values()].filter(isFree),
-    bridges: bridgesWithIngress(nft, bridges).filter((bridge) => isLeft(nft, bridge, admitted)),
+    addresses: [...new Map(all.map((ip) => [formatIp(ip), ip])).values()],
+    bridges: [...new Set(admitted.map(({ bridge }) => bridge))],
+    isFree: (ip) => findHolders(nft, ip).every(({ owner }) => doomed.has(owner.ownerHash)),
+    isLeft: (bridge) => isLeft(nft, bridge, admitted),
   };
 }
 
-/** The usual host has none, and need not pay for a look at who else has an address. */
-function hasTablesOfOthers(nft: Nftables): boolean {
-  const isTheirs = (table: TableRef) => isFirewalldTable(table) || table.name === 'filter';
-  return nft.listTables().some(isTheirs) || hasLegacyTable('filter', 4) || hasLegacyTable('filter', 6);
+function removeByPrograms(
+  nft: Nftables,
+  { addresses, bridges, isFree, isLeft }: Scope,
+  { legacy, firewalld }: Others,
+  leave: (ip: Ip) => void,
+): void {
+  if (legacy) {
+    removeLegacyForward(addresses.filter(isFree), bridges.filter(isLeft));
+  }
+  if (firewalld) {
+    for (const ip of addresses.filter((ip) => isNamedByFirewalld(nft, ip)).filter(isFree)) {
+      leave(ip);
+    }
+  }
+}
+
+/** One batch: elements, policies of bridges that nobody is left on, and rules of iptables-nft. */
+function planRemoval(nft: Nftables, admitted: readonly Admitted[], reported: readonly Ip[]): Command[] {
+  const elements = planAdmittedRemoval(nft, admitted);
+  if (!lookAround(nft).iptables) {
+    return elements;
+  }
+  const { addresses, bridges, isFree, isLeft } = scopeOf(nft, admitted, reported);
+  const left = bridgesWithIngress(nft, bridges).filter(isLeft);
+  return [...elements, ...planForwardRemoval(nft, addresses, left, isFree)];
 }
 
 /** Attachments that the reference made are known by their ports alone. */

@@ -82,7 +82,8 @@ export function hasForward(nft: Nftables | undefined, wish: ForwardWish): boolea
 /**
  * Commands that delete all rules of iptables-nft which let the addresses through, whoever made them, and the ingress rules
  * of the bridges. Such rules are rules of nf_tables, so no program has to run, and they go in one batch with whatever else
- * goes. Shared chains and jumps stay: another ADD may be about to use them.
+ * goes. Shared chains and jumps stay: another ADD may be about to use them. `isFree` is asked for addresses that such a
+ * rule names: whether nobody else has it now.
  *
  * Equivalent to: `iptables -D CNI-FORWARD -s 10.22.0.2/32 -j ACCEPT`, and the rest of the format.
  */
@@ -90,16 +91,21 @@ export function planForwardRemoval(
   nft: Nftables,
   addresses: readonly Ip[],
   bridges: readonly string[],
+  isFree: (ip: Ip) => boolean = () => true,
 ): Command[] {
   return ([4, 6] as const).flatMap((family) => {
+    const own = addresses.filter((ip) => ip.family === family);
+    const accepts = own.flatMap((ip) => {
+      const rules = listAccepts(nft, family, [ip]);
+      return rules.length > 0 && isFree(ip) ? rules : [];
+    });
     const table = nftablesTable('filter', family);
-    const keys = addresses.filter((ip) => ip.family === family).map(ipToBytes);
-    const rulesOf = (chain: string) => nft.listRules({ table, chain });
-    const accepts = keys.length === 0 ? [] : rulesOf(FORWARD_CHAIN).filter((rule) => letsThrough(rule, keys));
     const ingress =
       bridges.length === 0
         ? []
-        : [STAGE_1, STAGE_2].flatMap(rulesOf).filter((rule) => bridges.some((name) => isAbout(rule, name)));
+        : [STAGE_1, STAGE_2]
+            .flatMap((chain) => nft.listRules({ table, chain }))
+            .filter((rule) => bridges.some((name) => isAbout(rule, name)));
     return [...accepts, ...ingress].map(delete_);
   });
 }
@@ -150,21 +156,23 @@ function findForward(nft: Nftables | undefined, addresses: readonly Ip[]): Iptab
 
 /** Whether a rule of the chain lets one of the addresses through, as far as nf_tables knows. */
 function isNamed(nft: Nftables | undefined, family: Family, addresses: readonly Ip[]): boolean {
-  const table = nftablesTable('filter', family);
-  const keys = addresses.filter((ip) => ip.family === family).map(ipToBytes);
-  const rules = nft?.listRules({ table, chain: FORWARD_CHAIN }) ?? [];
-  return rules.some((rule) => letsThrough(rule, keys));
+  const own = addresses.filter((ip) => ip.family === family);
+  return nft !== undefined && listAccepts(nft, family, own).length > 0;
 }
 
-/**
- * Whether a rule accepts what comes from or goes to one of the addresses, and asks for nothing else but the state of the
- * flow. The bytes are searched first: most rules of the chain are about other addresses.
- */
-function letsThrough({ program }: RuleFact, keys: readonly Uint8Array[]): boolean {
-  const bytes = Buffer.from(program.buffer, program.byteOffset, program.length);
-  if (!keys.some((key) => bytes.includes(key))) {
-    return false;
+/** The rules of the chain that let one of the addresses through. Most are about others, and not even decoded. */
+function listAccepts(nft: Nftables, family: Family, addresses: readonly Ip[]): RuleFact[] {
+  if (addresses.length === 0) {
+    return [];
   }
+  const keys = addresses.map(ipToBytes);
+  const isWanted = (message: Buffer) => keys.some((key) => message.includes(key));
+  const table = nftablesTable('filter', family);
+  return nft.listRules({ table, chain: FORWARD_CHAIN, isWanted }).filter((rule) => letsThrough(rule, keys));
+}
+
+/** Whether a rule accepts what comes from or goes to one of the addresses, and asks for nothing else but the flow's state. */
+function letsThrough({ program }: RuleFact, keys: readonly Uint8Array[]): boolean {
   const exprs = decodeExprs(program);
   const compared = exprs.flatMap((expr) => (expr.kind === 'cmp' ? [expr.data] : []));
   const last = exprs.at(-1);

@@ -49,6 +49,14 @@ export interface ElementFilter {
   readonly limit?: number | undefined;
 }
 
+/** Which rules are told. */
+export interface RuleFilter {
+  readonly table: TableRef;
+  /** All of the table's without. */
+  readonly chain?: string | undefined;
+  readonly isWanted?: ((message: Buffer) => boolean) | undefined;
+}
+
 export interface Nftables extends Disposable {
   /** The same for one more holder; it is closed when the last one disposes of it. */
   retain(): Nftables;
@@ -66,9 +74,10 @@ export interface Nftables extends Disposable {
   listChains(table: TableRef): ChainFact[];
   /**
    * The rules of a chain, or of a whole table, in order; none when there is no such chain.
+   * `isWanted` sees each rule as it came and leaves out what need not be decoded: some chains have thousands.
    * Equivalent to: `nft -a list chain …`
    */
-  listRules(where: { readonly table: TableRef; readonly chain?: string | undefined }): RuleFact[];
+  listRules(where: RuleFilter): RuleFact[];
   /**
    * The elements of a set or map, in no order; none when there is no such set. `commentPrefix` leaves out those whose
    * comment begins otherwise, or which have none, before they are decoded. Where the keys are known, `findElement` is
@@ -182,15 +191,17 @@ class Ruleset implements Nftables {
     return chains.filter((chain) => chain.table.name === table.name);
   }
 
-  listRules(where: { readonly table: TableRef; readonly chain?: string | undefined }): RuleFact[] {
-    const { table, chain } = where;
+  listRules({ table, chain, isWanted = () => true }: RuleFilter): RuleFact[] {
     const w = begin(table).string(NFTA_RULE_TABLE, table.name);
     if (chain !== undefined) w.string(NFTA_RULE_CHAIN, chain);
     const replies = this.#list(
       `list the rules of ${describeTable(table)}`,
       request(NFT_MSG_GETRULE, w.done()),
     );
-    const rules = replies.flatMap((reply) => decodeRule(reply) ?? []);
+    const rules = replies.flatMap((reply) => {
+      const { buffer, byteOffset, length } = reply.body;
+      return isWanted(Buffer.from(buffer, byteOffset, length)) ? (decodeRule(reply) ?? []) : [];
+    });
     return rules.filter(
       (rule) => rule.chain.table.name === table.name && (chain === undefined || rule.chain.name === chain),
     );

@@ -1,6 +1,6 @@
 // Chains of others on the forward hook that would drop what a container sends or is sent: an accept of ours cannot
 // overrule them. Called by the firewall plugin to find out what else this host needs, and to say what it cannot do.
-import type { Family, Ip } from '../ip/cidr.ts';
+import { type Family, type Ip, ipToBytes } from '../ip/cidr.ts';
 import { decodeExprs } from '../nftables/decode.ts';
 import type { Expr } from '../nftables/exprs/expr.ts';
 import type { ChainFact, Nftables } from '../nftables/nftables.ts';
@@ -29,7 +29,8 @@ const HOOK_FORWARD = 2;
  * packets only. Reads the list of tables, and of each table that may forward as many chains as a packet would come to.
  */
 export function findObstacles(nft: Nftables, passage: Passage): Obstacle[] {
-  const trial: Trial = { hopeful: false, read: new Map() };
+  const addresses = passage.addresses.map(ipToBytes);
+  const trial: Trial = { hopeful: false, addresses, read: new Map() };
   return listForwardChains(nft).flatMap((chain) =>
     familiesOf(chain.table, passage.addresses).flatMap((family) => {
       const packets = packetsOf(passage, family);
@@ -111,6 +112,8 @@ function packetsOf({ bridge, addresses }: Passage, family: Family): Packet[] {
 interface Trial {
   /** What is unknown is taken to fit rules that accept. */
   readonly hopeful: boolean;
+  /** Undefined for any. */
+  readonly addresses?: readonly Uint8Array[];
   /** Chains as far as they were read, with their rules' expressions. */
   readonly read: Map<string, readonly Expr[][]>;
 }
@@ -139,10 +142,24 @@ function walk(nft: Nftables, chain: ChainRef, packet: Packet, trial: Trial): 'ac
   return undefined;
 }
 
-function rulesOf(nft: Nftables, { table, name }: ChainRef, { read }: Trial): readonly Expr[][] {
+function rulesOf(nft: Nftables, chain: ChainRef, { read, addresses }: Trial): readonly Expr[][] {
+  const { table, name } = chain;
   const key = `${table.family} ${table.name} ${name}`;
-  const known =
-    read.get(key) ?? nft.listRules({ table, chain: name }).map(({ program }) => decodeExprs(program));
-  read.set(key, known);
+  let known = read.get(key);
+  if (known === undefined) {
+    const isWanted = addresses !== undefined && isListOfAddresses(chain) ? aboutOneOf(addresses) : undefined;
+    known = nft.listRules({ table, chain: name, isWanted }).map(({ program }) => decodeExprs(program));
+    read.set(key, known);
+  }
   return known;
+}
+
+/** The chain with three rules for each container of the host: only those of one container need be decoded. */
+function isListOfAddresses({ table, name }: ChainRef): boolean {
+  return table.name === 'filter' && name === 'CNI-FORWARD';
+}
+
+/** A rule that holds one of the addresses, or looks at no address. */
+function aboutOneOf(addresses: readonly Uint8Array[]): (message: Buffer) => boolean {
+  return (message) => !message.includes('payload') || addresses.some((address) => message.includes(address));
 }

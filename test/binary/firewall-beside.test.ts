@@ -83,6 +83,23 @@ describe('a FORWARD chain of iptables that drops', () => {
     await expectLife(world, {}, NONE);
   });
 
+  test('lets through what the plugins in one process have made, and nothing after their DEL', async () => {
+    const world = await openWorld(async (host) => void (await host.shell(DROPPING)));
+    const { host, pod, published } = world;
+    await dismiss(host, published);
+    const blank = await host.snapshot();
+    const { ipam, type: _type, capabilities, cniVersion, name, ...bridge } = WALLED;
+    const runtimeConfig = { portMappings: WEB };
+    const stages = { bridge, portmap: {}, firewall: { ingressPolicy: 'same-bridge' } };
+    const config = { cniVersion, name, type: 'patchbay', ...stages, ipam, capabilities, runtimeConfig };
+    const call = { plugin: 'patchbay', config, containerId: 'pod', netns: pod.path, ifname: 'eth0' };
+    const prevResult = expectResult(await host.runPlugin('ADD', call));
+    expect(await passes(world)).toEqual(ALL);
+    expectSuccess(await host.runPlugin('CHECK', { ...call, config: { ...config, prevResult } }));
+    expectSuccess(await host.runPlugin('DEL', call));
+    expect(difference(blank, await host.snapshot())).toEqual([]);
+  });
+
   test('drops what it dropped for others, and what GC finds stale', async () => {
     const world = await openWorld(async (host) => void (await host.shell(DROPPING)));
     const { host, published, peerAttached } = world;
