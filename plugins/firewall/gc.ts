@@ -1,9 +1,8 @@
 // The firewall plugin's GC: removes what attachments of this network were admitted with that are not valid any more.
 // Called by dispatch with the attachments to keep, or without a word about them.
-import { networkHash, type Owner, ownerHash } from '../../shared/cni/attachment.ts';
 import { Failures } from '../../shared/cni/failures.ts';
 import type { GcCall } from '../../shared/cni/plugin.ts';
-import { isAlive } from '../../shared/host/links.ts';
+import { stalenessOf } from '../../shared/host/links.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { findAdmitted } from '../../shared/ruleset/firewall.ts';
 import { findRuleset } from '../../shared/ruleset/open.ts';
@@ -16,15 +15,10 @@ import { removeAdmissions } from './remove.ts';
  */
 export function gc(call: GcCall<FirewallTeardown>): void {
   const { config, log } = call;
-  const { name } = call.network;
-  const valid = call.validAttachments;
   const failures = new Failures();
   using nft = failures.attempt('look at the rules', findRuleset);
   using host = openRtnetlink();
-  const kept = valid && new Set(valid.map((key) => ownerHash({ network: name, ...key })));
-  const isStale = (owner: Owner) =>
-    owner.networkHash === networkHash(name) &&
-    (kept === undefined ? !isAlive(host, owner) : !kept.has(owner.ownerHash));
+  const isStale = stalenessOf(host, call);
   removeAdmissions(
     { nft, find: (open) => findAdmitted(open, isStale), reported: [], zone: config.zone, log },
     failures,

@@ -1,9 +1,9 @@
 // The portmap plugin's GC: removes the ports of attachments of this network that are not valid any more.
 // Called by dispatch with the attachments to keep, or without a word about them.
-import { networkHash, type Owner, ownerHash } from '../../shared/cni/attachment.ts';
+import type { Owner } from '../../shared/cni/attachment.ts';
 import { Failures } from '../../shared/cni/failures.ts';
 import type { GcCall } from '../../shared/cni/plugin.ts';
-import { isAlive } from '../../shared/host/links.ts';
+import { stalenessOf } from '../../shared/host/links.ts';
 import type { Nftables } from '../../shared/nftables/nftables.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { commitGuarded } from '../../shared/ruleset/commit.ts';
@@ -24,10 +24,7 @@ export function gc(call: GcCall<PortmapTeardown>): void {
   const failures = new Failures();
   using nft = failures.attempt('look at the rules', findRuleset);
   using host = openRtnetlink();
-  const kept = valid && new Set(valid.map((key) => ownerHash({ network: name, ...key })));
-  const isStale = (owner: Owner) =>
-    owner.networkHash === networkHash(name) &&
-    (kept === undefined ? !isAlive(host, owner) : !kept.has(owner.ownerHash));
+  const isStale = stalenessOf(host, call);
   const removed: FlowScope['ports'][number][] = [];
   failures.attempt('remove stale ports', () => {
     if (nft !== undefined) removed.push(...removeStale(nft, isStale));
