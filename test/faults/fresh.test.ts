@@ -2,7 +2,7 @@
 // the next one finishes the work; and what somebody else makes in the same moment is taken as it is. Part of `npm test`
 // with a share of these points, and of `npm run test:faults` with every recovery at every point.
 import { describe, expect, test } from 'vitest';
-import { NATIVE, nameOf, type Stage, stagesOf } from '../support/fault-chain.ts';
+import { type Chain, NATIVE, nameOf, type Stage, stagesOf, TOGETHER } from '../support/fault-chain.ts';
 import {
   listElsewhere,
   listPoints,
@@ -33,13 +33,14 @@ const SIDES: readonly Side[] = ['before', 'after'];
 
 interface FreshGround extends Ground, AsyncDisposable {}
 
-async function openFresh(): Promise<FreshGround> {
+async function openFresh(chain = NATIVE): Promise<FreshGround> {
   const host = await openPrivateHost();
   const sandbox = await host.addSandbox('pod');
-  return { chain: NATIVE, host, sandbox, [Symbol.asyncDispose]: () => host.close() };
+  return { chain, host, sandbox, [Symbol.asyncDispose]: () => host.close() };
 }
 
-const ADDITIONS = stagesOf(NATIVE)
+const ADDITIONS = [NATIVE, TOGETHER]
+  .flatMap(stagesOf)
   .filter(({ verb }) => verb === 'ADD')
   .map((stage) => [nameOf(stage), stage] as const);
 const [FIRST] = stagesOf(NATIVE) as [Stage];
@@ -72,7 +73,7 @@ interface Trial {
 
 describe('the first ADD of a host, killed at any system call that changes something,', () => {
   test.for(ADDITIONS)('is made good: %s', TIMEOUT, async ([, stage]) => {
-    const wanted = await afterOneAttachment();
+    const wanted = await afterOneAttachment(stage.chain);
     const points = await pointsOf(stage);
     const places = thin(points, 3).flatMap((point) => SIDES.map((side) => ({ point, side })));
     const trials = places.flatMap((place, turn) =>
@@ -100,8 +101,8 @@ describe('the first ADD of a host, killed at any system call that changes someth
 
 async function tryOnce(trial: Trial, wanted: Snapshot): Promise<void> {
   for (let shot = 1; shot <= SHOTS; shot += 1) {
-    await using ground = await openFresh();
     const { stage, point, side, recovery } = trial;
+    await using ground = await openFresh(stage.chain);
     const progress = await reach(ground, stage);
     const killed = await runKilled(ground.host, stage.verb, progress.call, point, side);
     if (killed === undefined) continue;
@@ -120,14 +121,14 @@ const SHOTS = 5;
 const TRACE = /^(host link veth|pod link eth0|nft element|file \S+\/10\.92\.\S+ |file \S+\/fd00:\S+ )/;
 
 async function pointsOf(stage: Stage): Promise<Point[]> {
-  await using ground = await openFresh();
+  await using ground = await openFresh(stage.chain);
   const { call } = await reach(ground, stage);
   const points = await listPoints(ground.host, stage.verb, call);
   return points.filter(({ isChange }) => isChange);
 }
 
-async function afterOneAttachment(): Promise<Snapshot> {
-  await using ground = await openFresh();
+async function afterOneAttachment(chain: Chain): Promise<Snapshot> {
+  await using ground = await openFresh(chain);
   await settle(ground);
   return await stateOf(ground);
 }

@@ -2,7 +2,8 @@
 // A new plugin comes under all of these tests by an entry in CHAINED, or, when it makes an interface, by a chain of its own.
 import { PORTS } from './chain.ts';
 import { isAboutPrograms, type Point } from './fault-points.ts';
-import { IS_FULL } from './fault-scale.ts';
+import { IS_FULL, thin } from './fault-scale.ts';
+import { asOne } from './list-runner.ts';
 import type { BridgeConfig, PluginConfig } from './network-list.ts';
 import type { CniResult, PluginCall } from './run-plugin.ts';
 
@@ -18,7 +19,7 @@ export interface Chained extends Fields {
 export interface Chain {
   readonly title: string;
   /** The first plugin, which makes the interface. */
-  readonly network: PluginConfig;
+  readonly network: PluginConfig & Pick<Chained, 'capabilities'>;
   readonly chained: readonly Chained[];
   readonly ifname: string;
   /** A script that makes the host what this chain is about. */
@@ -62,10 +63,28 @@ export const DROPPING: Chain = {
   prepare: 'iptables -P FORWARD DROP; ip6tables -P FORWARD DROP',
 };
 
-export const CHAINS: readonly Chain[] = [NATIVE, IPTABLES, DROPPING];
+/** The same as NATIVE in one process. */
+export const TOGETHER: Chain = {
+  title: 'in one process',
+  network: converted(NATIVE),
+  chained: [],
+  ifname: 'eth0',
+};
 
-/** What a quick run looks at: everything of the default, and of other chains the programs, where they start any. */
+function converted({ network, chained }: Chain): Chain['network'] {
+  const { cniVersion, name } = network;
+  const [plugin] = asOne({ cniVersion, name, plugins: [network, ...chained] }).plugins;
+  return { ...plugin, cniVersion, name } as Chain['network'];
+}
+
+export const CHAINS: readonly Chain[] = [NATIVE, IPTABLES, DROPPING, TOGETHER];
+
+/**
+ * What a quick run looks at: everything of the default, of that in one process every other point, and of other chains the
+ * programs, where they start any.
+ */
 export function shareOf(chain: Chain, points: readonly Point[]): readonly Point[] {
+  if (chain === TOGETHER) return thin(points, 2);
   const programs = points.filter(isAboutPrograms);
   return IS_FULL || chain === NATIVE || programs.length === 0 ? points : programs;
 }
@@ -125,8 +144,9 @@ export function callsOf(chain: Chain, known: Known): PluginCall[] {
   const { cniVersion, name } = network;
   const outcome = prevResult === undefined ? {} : { prevResult };
   const place = { containerId, netns, ifname, ...(directory === undefined ? {} : { directory }) };
+  const forAll = network.capabilities?.portMappings ? { runtimeConfig: { portMappings: mappings } } : {};
   return [
-    { ...place, plugin: network.type, config: { ...network, ...outcome } },
+    { ...place, plugin: network.type, config: { ...network, ...forAll, ...outcome } },
     ...chained.map((plugin) => {
       const runtimeConfig = plugin.capabilities?.portMappings ? { portMappings: mappings } : {};
       return {
