@@ -29,6 +29,13 @@ interface RatioLimit {
 }
 
 const VERSUS = ['ours', 'reference'] as const;
+const TOGETHER = ['ours, one process', 'reference'] as const;
+
+/** Through cnitool, whose own start is a part of both. */
+const ONE_PROCESS = {
+  4: { ADD: 0.33, CHECK: 0.7, DEL: 0.24 },
+  46: { ADD: 0.22, CHECK: 0.5, DEL: 0.16 },
+} as const;
 
 const RATIOS: readonly RatioLimit[] = [
   {
@@ -86,6 +93,21 @@ const RATIOS: readonly RatioLimit[] = [
     CHECK: 2.1,
     DEL: 0.6,
   }),
+  ...duels('chain as one patchbay process', NAMES.chain4, 'IPv4 ÷ reference', ONE_PROCESS[4], TOGETHER),
+  ...duels(
+    'chain as one patchbay process',
+    NAMES.chain46,
+    'dual stack ÷ reference',
+    ONE_PROCESS[46],
+    TOGETHER,
+  ),
+  {
+    figure: 'whole patchbay ADD ÷ empty packaged program',
+    limit: 1.6,
+    scenario: NAMES.patchbay4,
+    verb: 'ADD',
+    lanes: ['ours', 'empty program'],
+  },
   ...duels('portmap', NAMES.portmap4, 'IPv4 ÷ reference', { ADD: 0.5, CHECK: 1.05, DEL: 0.3 }),
   ...duels('portmap', NAMES.portmap46, 'dual stack ÷ reference', { ADD: 0.35, CHECK: 0.65, DEL: 0.2 }),
   ...duels('portmap', NAMES.portmap4Nft, 'IPv4 ÷ reference on nftables', { ADD: 0.7, CHECK: 0.95, DEL: 0.5 }),
@@ -171,13 +193,14 @@ function duels(
   scenario: string,
   what: string,
   limits: Readonly<Record<'ADD' | 'CHECK' | 'DEL', number>>,
+  lanes: RatioLimit['lanes'] = VERSUS,
 ): RatioLimit[] {
   return (['ADD', 'CHECK', 'DEL'] as const).map((verb) => ({
     figure: `${who} ${verb}, ${what}`,
     limit: limits[verb],
     scenario,
     verb,
-    lanes: VERSUS,
+    lanes,
   }));
 }
 

@@ -13,6 +13,8 @@ import {
   configOf,
   invocation,
   MEASURED,
+  patchbayConfigOf,
+  patchbayListOf,
   portmapConfigOf,
   type Verb,
 } from './network.ts';
@@ -58,6 +60,7 @@ const STEPS: Readonly<Record<Cycle, readonly Step[]>> = {
   bridge: [ADD, CHECK, DEL, { ...DEL, label: 'DEL again' }],
   'host-local': [ADD, CHECK, DEL, { ...DEL, label: 'DEL unknown', attachment: UNKNOWN }],
   portmap: [ADD, CHECK, DEL, { ...DEL, label: 'DEL again' }],
+  patchbay: [ADD, CHECK, DEL],
   chain: [ADD, CHECK, DEL],
   connections: [{ ...ADD, label: 'connect', verb: 'connect' }],
   VERSION: [{ ...ADD, label: 'VERSION', verb: 'VERSION' }],
@@ -76,7 +79,8 @@ export async function measure(
     const host = hosts.use(await openBenchHost());
     await prepare(host, lane);
     if (scenario.cycle === 'chain') {
-      await host.write([[`${CHAIN_DIRECTORY}/bench.conflist`, JSON.stringify(chainListOf(lane.shape))]]);
+      const list = lane.name === 'ours, one process' ? patchbayListOf(lane.shape) : chainListOf(lane.shape);
+      await host.write([[`${CHAIN_DIRECTORY}/bench.conflist`, JSON.stringify(list)]]);
     }
     const chained = await chain(host, lane, scenario.cycle);
     runners.push(new Runner(host, lane, scenario.cycle, chained));
@@ -141,7 +145,8 @@ class Runner {
       const { exitCode, stdout, stderr } = finished;
       throw new Error(`${step.label} of ${this.#lane.name} ended with ${exitCode}: ${stdout}${stderr}`);
     }
-    if (step.verb === 'ADD') this.#prevResult = JSON.parse(finished.stdout);
+    // The empty program prints nothing.
+    if (step.verb === 'ADD' && finished.stdout !== '') this.#prevResult = JSON.parse(finished.stdout);
     // A client says itself how long it took: its own start is not of interest.
     const counted = step.verb === 'connect' ? { ...finished, wallMs: Number(finished.stdout) } : finished;
     if (keep) this.#kept.set(step.label, [...(this.#kept.get(step.label) ?? []), counted]);
@@ -164,6 +169,11 @@ class Runner {
     if (this.#cycle === 'portmap') {
       const config = portmapConfigOf(shape, { prevResult: this.#prevResult });
       return invocation(implementation, 'portmap', verb, attachment, config);
+    }
+    if (this.#cycle === 'patchbay') {
+      const prevResult = verb === 'ADD' ? undefined : this.#prevResult;
+      const plugin = name === 'empty program' ? 'empty' : 'patchbay';
+      return invocation(implementation, plugin, verb, attachment, patchbayConfigOf(shape, { prevResult }));
     }
     const plugin =
       name === 'empty program' ? 'empty' : this.#cycle === 'host-local' ? 'host-local' : 'bridge';

@@ -1,6 +1,8 @@
 // The network the benchmark attaches to, the ports it publishes, and the invocations of both.
 // Called by measure.ts and prefill.ts.
 
+import { convert } from '../../plugins/patchbay/convert.ts';
+import { findPlugin } from '../../plugins/registry.ts';
 import { HOST_PATH } from '../support/place.ts';
 import type { RunOrder } from './host-worker.ts';
 
@@ -50,7 +52,7 @@ const CNI_VERSION = '1.0.0';
 /** The invocation of `plugin` for a verb, as a runtime makes it. `prevResult` is what ADD printed. */
 export function invocation(
   implementation: Implementation,
-  plugin: 'bridge' | 'host-local' | 'portmap' | 'empty',
+  plugin: 'bridge' | 'host-local' | 'portmap' | 'patchbay' | 'empty',
   verb: Verb,
   attachment: AttachmentAt,
   config: unknown,
@@ -153,6 +155,29 @@ export function chainListOf({ families }: NetworkShape): Record<string, unknown>
       { type: 'firewall', ingressPolicy: 'same-bridge' },
       { type: 'tuning' },
     ],
+  };
+}
+
+/** The same chain as one plugin, as `patchbay convert` makes it. */
+export function patchbayListOf(shape: NetworkShape): Record<string, unknown> {
+  const { stdout } = convert(Buffer.from(JSON.stringify(chainListOf(shape))), findPlugin);
+  return JSON.parse(stdout) as Record<string, unknown>;
+}
+
+/** What a runtime tells that plugin. `prevResult` is what ADD printed. */
+export function patchbayConfigOf(
+  shape: NetworkShape,
+  { prevResult }: { prevResult: unknown },
+): Record<string, unknown> {
+  const { cniVersion, name, plugins } = patchbayListOf(shape);
+  const [patchbay] = plugins as [object];
+  const runtimeConfig = { portMappings: shape.ports };
+  return {
+    cniVersion,
+    name,
+    ...patchbay,
+    runtimeConfig,
+    ...(prevResult === undefined ? {} : { prevResult }),
   };
 }
 

@@ -5,14 +5,15 @@ import { type Implementation, type NetworkShape, type PortMapping, portsFrom } f
 import type { Prefill } from './prefill.ts';
 
 /**
- * The verbs of one round, in order, and the executable they are asked of; "chain" is four of them in a row,
- * "connections" a client's work.
+ * The verbs of one round, in order, and the executable they are asked of; "chain" is four of them in a row, or patchbay in
+ * their place, by cnitool, "connections" a client's work.
  */
-export type Cycle = 'bridge' | 'host-local' | 'portmap' | 'chain' | 'connections' | 'VERSION';
+export type Cycle = 'bridge' | 'host-local' | 'portmap' | 'patchbay' | 'chain' | 'connections' | 'VERSION';
 
 export interface Lane {
   readonly name:
     | 'ours'
+    | 'ours, one process'
     | 'reference'
     | 'ours, empty node'
     | 'ours, 1 port'
@@ -73,6 +74,8 @@ export const NAMES = {
   portmapForeign: 'portmap, IPv4, 2 ports, 20,000 foreign iptables rules',
   chain4: 'chain as nerdctl writes it, IPv4, 2 ports',
   chain46: 'chain as nerdctl writes it, dual stack, 2 ports',
+  patchbay4: 'patchbay alone, IPv4, 2 ports',
+  patchbay46: 'patchbay alone, dual stack, 2 ports',
   connections: 'portmap, IPv4, 1,000 new connections at 2,000 mappings',
 } as const;
 
@@ -123,6 +126,7 @@ export function scenariosOf(contestants: Contestants): Scenario[] {
     ...(contestants.referenceHasNftables ? portmapNftables : []),
     ...portmapScenarios(ours),
     ...chainScenarios(contestants),
+    ...patchbayScenarios(contestants),
   ];
 }
 
@@ -188,10 +192,27 @@ function chainScenarios({ ours, reference }: Contestants): Scenario[] {
       cycle: 'chain',
       lanes: [
         { name: 'ours', implementation: ours, shape, prefill: NOTHING },
+        { name: 'ours, one process', implementation: ours, shape, prefill: NOTHING },
         { name: 'reference', implementation: reference, shape, prefill: NOTHING },
       ],
       roundsFactor: 1,
     };
+  });
+}
+
+/** The whole attachment without a client, beside the floor. */
+function patchbayScenarios({ ours, empty }: Contestants): Scenario[] {
+  return (
+    [
+      [NAMES.patchbay4, 'IPv4'],
+      [NAMES.patchbay46, 'dual stack'],
+    ] as const
+  ).map(([name, families]) => {
+    const shape = shapeOf(families, 'default', TWO_PORTS);
+    const lanes: Lane[] = [{ name: 'ours', implementation: ours, shape, prefill: NOTHING }];
+    if (empty !== undefined)
+      lanes.push({ name: 'empty program', implementation: empty, shape, prefill: NOTHING });
+    return { name, cycle: 'patchbay', lanes, roundsFactor: 1 };
   });
 }
 

@@ -2,7 +2,8 @@
 // Part of `npm run test:runtimes`.
 import { rmSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { type Containerd, openContainerd, runPod } from '../support/containerd.ts';
+import { type Containerd, openContainerd, type Release, runPod } from '../support/containerd.ts';
+import { asOne } from '../support/list-runner.ts';
 import type { PrivateHost } from '../support/private-host.ts';
 import { attachments, fetchFrom, fetchSoon, traces, waitFor } from '../support/runtime-host.ts';
 import { IMAGE } from '../support/runtime-image.ts';
@@ -60,15 +61,19 @@ describe('ctr of containerd 1.6 runs containers', () => {
   });
 });
 
-describe.each([
-  ['1.6', '1.0.0'],
-  ['2', '1.1.0'],
-] as const)('CRI of containerd %s with a network at %s runs pods', (release, version) => {
+/** The same in one process. */
+const ONE = asOne({ cniVersion: '1.1.0', name: 'pods', plugins: PLUGINS }).plugins;
+
+describe.each<readonly [release: Release, version: string, what: string, plugins: readonly object[]]>([
+  ['1.6', '1.0.0', 'a list', PLUGINS],
+  ['2', '1.1.0', 'a list', PLUGINS],
+  ['2', '1.1.0', 'patchbay alone', ONE],
+])('CRI of containerd %s with a network at %s of %s runs pods', (release, version, _, plugins) => {
   test('of two families, published, and takes them away as often as it is asked to', async () => {
     await using scene = await openContainerd(release);
     const { host, crictl } = scene;
     const outside = await addOutside(host);
-    install(host, version);
+    install(host, version, plugins);
     await waitUntilReady(crictl);
     const ports = [{ container_port: 80, host_port: 8080 }];
     await crictl('rmp', '-f', await runPod(host, crictl, { name: 'earlier', port_mappings: ports }));

@@ -2,6 +2,7 @@
 // Part of `npm run test:runtimes`.
 import { describe, expect, test } from 'vitest';
 import { type Containerd, openContainerd, runPod } from '../support/containerd.ts';
+import { installNetwork, readNetwork } from '../support/network-list.ts';
 import { attachments, fetchFrom, fetchSoon, traces } from '../support/runtime-host.ts';
 import { IMAGE } from '../support/runtime-image.ts';
 import { addOutside, OUTSIDE } from '../support/traffic.ts';
@@ -90,6 +91,31 @@ describe('nerdctl runs containers', () => {
     await nerdctl('rm', '-f', 'web', 'fixed');
     expect(await attachments(host)).toEqual([]);
     await nerdctl('network', 'rm', 'one', 'two');
+  });
+
+  test('on a network that somebody else wrote, of patchbay alone', async () => {
+    await using scene = await openContainerd('2');
+    const { host, nerdctl } = scene;
+    const outside = await addOutside(host);
+    installNetwork(host, readNetwork('patchbay.conflist'), '1.0.0');
+    const run = ['run', '-d', '--name', 'web', '--hostname', 'web', '--network', 'whole', '-p', '8080:80'];
+    await nerdctl(...run, IMAGE);
+    await nerdctl('rm', '-f', 'web');
+    const before = await host.snapshot();
+
+    await nerdctl(...run, IMAGE);
+    expect(await fetchSoon(host, 'http://127.0.0.1:8080/')).toBe('web');
+    expect(await fetchFrom(outside, `http://${OUTSIDE.host4}:8080/`)).toBe('web');
+    // nerdctl asks for the port on 0.0.0.0.
+    const [address6 = ''] = /fd00:95::[0-9a-f]+/.exec(await nerdctl('exec', 'web', 'ip', 'addr')) ?? [];
+    expect(await fetchFrom(host, `http://[${address6}]/`)).toBe('web');
+    await nerdctl('exec', 'web', 'ping', '-c', '1', '-W', '3', OUTSIDE.outside4);
+    await nerdctl('restart', '-t', '1', 'web');
+    expect(await fetchSoon(host, 'http://127.0.0.1:8080/')).toBe('web');
+
+    await nerdctl('rm', '-f', 'web');
+    expect(await attachments(host)).toEqual([]);
+    expect(traces(before, await host.snapshot())).toEqual([]);
   });
 
   test('on a network of two families', async () => {
