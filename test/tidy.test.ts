@@ -178,6 +178,17 @@ describe('Documents', () => {
     expect(linksIn(path).filter((target) => !existsSync(join(ROOT, target)))).toEqual([]);
   });
 
+  test('all examples can be in use on one host: no two share a name, a bridge or a subnet', () => {
+    const files = globSync('conf/*.conflist', { cwd: ROOT });
+    const claims = files.flatMap((path) => {
+      const text = readFileSync(join(ROOT, path), 'utf8');
+      const found = text.matchAll(/"(?:bridge|subnet)": "[^"]+"|^ {2}"name": "[^"]+"/gm);
+      return [...new Set([...found].map(([claim]) => claim.trim()))];
+    });
+    expect(claims.length).toBeGreaterThan(2 * files.length);
+    expect(claims.filter((claim, index) => claims.indexOf(claim) !== index)).toEqual([]);
+  });
+
   test('every document can be reached from the README', () => {
     const reached = new Set<string>();
     const follow = (path: string): void => {
