@@ -1,5 +1,5 @@
 // Every plugin of every chain when system calls fail, and when the kernel refuses what it is asked over netlink: ADD is
-// all or nothing, DEL does what it can. Part of `npm test` with one error at each point, in turn, and of
+// all or nothing, DEL does what it can. Part of `npm test` with one error at a third of the points, and of
 // `npm run test:faults` with all of them.
 import { describe, expect, test } from 'vitest';
 import { errnoOf } from '../../shared/linux/system-error.ts';
@@ -12,7 +12,7 @@ import {
   runAnswered,
   runRefused,
 } from '../support/fault-points.ts';
-import { pick, report, TIMEOUT } from '../support/fault-scale.ts';
+import { pick, report, TIMEOUT, thin } from '../support/fault-scale.ts';
 import {
   delChain,
   finishChain,
@@ -67,7 +67,7 @@ async function tryAll(stage: Stage, expectation: Expectation): Promise<void> {
   });
   report(nameOf(stage), { faults: trials.length, 'met as promised': trials.length - problems.length });
   expect(problems).toEqual([]);
-  expect(trials.length).toBeGreaterThan(1);
+  expect(trials.length).toBeGreaterThan(0);
   await lanes.expectSettings();
 }
 
@@ -84,7 +84,7 @@ async function pointsOf(scene: Scene, stage: Stage): Promise<readonly Point[]> {
 }
 
 function trialsOf(points: readonly Point[]): Trial[] {
-  return points.flatMap((point, turn) => {
+  return thin(points, 3).flatMap((point, turn) => {
     const ways: readonly How[] = point.answer === undefined ? ['call'] : ['call', 'answer'];
     return pick(
       [...ERRORS, ...TRANSIENT].flatMap((errno) => ways.map((how) => ({ point, how, errno }))),

@@ -9,6 +9,7 @@ import { type Attached, withPrevResult } from '../support/attachment.ts';
 import { type Mapping, portCallOf } from '../support/chain.ts';
 import { IS_FULL, inParallel, report, SEED, seeded, TIMEOUT } from '../support/fault-scale.ts';
 import type { BridgeConfig } from '../support/network-list.ts';
+import { type OlderVersion, openOlderVersion } from '../support/older-version.ts';
 import { openPrivateHost, type PrivateHost, type Sandbox } from '../support/private-host.ts';
 import {
   expectError,
@@ -25,16 +26,26 @@ const VERBS = IS_FULL ? 2000 : 200;
 const WORKERS = 32;
 const CONTAINERS = 60;
 
-/** The plugins once more as files of their own: an upgrade in the middle of everything. */
+/** The plugins once more as files of their own, and an older version of them: an upgrade in the middle of everything. */
 let copy: string;
+let older: OlderVersion;
 let host: PrivateHost;
 
 beforeAll(async () => {
   copy = mkdtempSync(join(tmpdir(), 'patchbay-'));
   copyFileSync(join(pluginDirectory(), 'bridge'), join(copy, 'bridge'));
   for (const name of ['host-local', 'portmap']) linkSync(join(copy, 'bridge'), join(copy, name));
+  older = openOlderVersion();
 });
-afterAll(() => rmSync(copy, { recursive: true }));
+afterAll(() => {
+  rmSync(copy, { recursive: true });
+  older[Symbol.dispose]();
+});
+
+/** One of the versions; the older one starts more slowly, so it has the smaller share. */
+function pickDirectory(random: number): string {
+  return random < 0.2 ? older.directory : random < 0.6 ? copy : pluginDirectory();
+}
 
 async function openHost(): Promise<void> {
   host = await openPrivateHost();
@@ -58,7 +69,7 @@ test(`${VERBS} random verbs of ${WORKERS} workers on three networks`, TIMEOUT, a
   await inParallel(Array.from({ length: VERBS }), WORKERS, async () => {
     const verb = pickVerb(random());
     const attachment = model.claim(random);
-    const directory = random() < 0.5 ? copy : pluginDirectory();
+    const directory = pickDirectory(random());
     counts.set(verb, (counts.get(verb) ?? 0) + 1);
     try {
       await model.run(verb, attachment, directory);
@@ -80,45 +91,54 @@ test(`${VERBS} random verbs of ${WORKERS} workers on three networks`, TIMEOUT, a
   expect(left).toEqual([]);
 });
 
-test('ours, a copy of ours, and the reference work on one store at once', TIMEOUT, async () => {
-  expectReference();
-  await openHost();
-  const random = seeded(SEED + 1);
-  const holders = new Map<string, string>();
-  const held = new Map<string, readonly string[]>();
-  const busy = new Set<string>();
-  const sides = [pluginDirectory(), copy, REFERENCE];
-  await inParallel(Array.from({ length: VERBS }), WORKERS, async () => {
-    const free = Array.from({ length: CONTAINERS }, (_, number) => `c${number}`).filter(
-      (name) => !busy.has(name),
-    );
-    const containerId = free[Math.floor(random() * free.length)] ?? 'c0';
-    const directory = sides[Math.floor(random() * sides.length)] ?? copy;
-    const call = leaseCall(containerId, directory, '10.1.0.0/25');
-    busy.add(containerId);
-    const addresses = held.get(containerId);
-    if (addresses === undefined) {
-      const given = (expectResult(await host.runPlugin('ADD', call)).ips ?? []).map(({ address }) => address);
-      for (const address of given)
-        expect(holders.get(address), `${address}, given to ${containerId}`).toBeUndefined();
-      for (const address of given) holders.set(address, containerId);
-      held.set(containerId, given);
-    } else if (random() < 0.3) {
-      expectSuccess(await host.runPlugin('CHECK', call));
-    } else if (random() < 0.2) {
-      expect((await host.runPlugin('ADD', call)).exitCode).toBe(1);
-    } else {
-      for (const address of addresses) holders.delete(address);
-      held.delete(containerId);
-      expectSuccess(await host.runPlugin('DEL', call));
-    }
-    busy.delete(containerId);
-  });
-  await inParallel([...held.keys()], WORKERS, async (containerId) => {
-    expectSuccess(await host.runPlugin('DEL', leaseCall(containerId, copy, '10.1.0.0/25')));
-  });
-  expect(addressFiles()).toEqual([]);
-});
+test(
+  'ours, an older version, and each release of the reference work on one store at once',
+  TIMEOUT,
+  async () => {
+    expectReference();
+    await openHost();
+    const random = seeded(SEED + 1);
+    const holders = new Map<string, string>();
+    const held = new Map<string, readonly string[]>();
+    const busy = new Set<string>();
+    const newest = process.env['PATCHBAY_REFERENCE_DIR'];
+    const references = newest === undefined ? [REFERENCE] : [REFERENCE, newest];
+    const sides = [pluginDirectory(), copy, older.directory, ...references];
+    console.log(`the older version: ${older.revision}; releases of the reference: ${references.length}`);
+    await inParallel(Array.from({ length: VERBS }), WORKERS, async () => {
+      const free = Array.from({ length: CONTAINERS }, (_, number) => `c${number}`).filter(
+        (name) => !busy.has(name),
+      );
+      const containerId = free[Math.floor(random() * free.length)] ?? 'c0';
+      const directory = sides[Math.floor(random() * sides.length)] ?? copy;
+      const call = leaseCall(containerId, directory, '10.1.0.0/25');
+      busy.add(containerId);
+      const addresses = held.get(containerId);
+      if (addresses === undefined) {
+        const given = (expectResult(await host.runPlugin('ADD', call)).ips ?? []).map(
+          ({ address }) => address,
+        );
+        for (const address of given)
+          expect(holders.get(address), `${address}, given to ${containerId}`).toBeUndefined();
+        for (const address of given) holders.set(address, containerId);
+        held.set(containerId, given);
+      } else if (random() < 0.3) {
+        expectSuccess(await host.runPlugin('CHECK', call));
+      } else if (random() < 0.2) {
+        expect((await host.runPlugin('ADD', call)).exitCode).toBe(1);
+      } else {
+        for (const address of addresses) holders.delete(address);
+        held.delete(containerId);
+        expectSuccess(await host.runPlugin('DEL', call));
+      }
+      busy.delete(containerId);
+    });
+    await inParallel([...held.keys()], WORKERS, async (containerId) => {
+      expectSuccess(await host.runPlugin('DEL', leaseCall(containerId, copy, '10.1.0.0/25')));
+    });
+    expect(addressFiles()).toEqual([]);
+  },
+);
 
 test(
   '64 ADDs at a time hand out each address of a /24 exactly once, and then say that it is full',

@@ -2,7 +2,7 @@
 // A new plugin comes under all of these tests by an entry in CHAINED, or, when it makes an interface, by a chain of its own.
 import { PORTS } from './chain.ts';
 import { isAboutPrograms, type Point } from './fault-points.ts';
-import { IS_FULL, thin } from './fault-scale.ts';
+import { IS_FULL } from './fault-scale.ts';
 import { asOne } from './list-runner.ts';
 import type { BridgeConfig, PluginConfig } from './network-list.ts';
 import type { CniResult, PluginCall } from './run-plugin.ts';
@@ -77,16 +77,15 @@ function converted({ network, chained }: Chain): Chain['network'] {
   return { ...plugin, cniVersion, name } as Chain['network'];
 }
 
-export const CHAINS: readonly Chain[] = [NATIVE, IPTABLES, DROPPING, TOGETHER];
+/** The ways in which a node does all of it. */
+export const WAYS: readonly Chain[] = [NATIVE, IPTABLES, TOGETHER];
 
-/**
- * What a quick run looks at: everything of the default, of that in one process every other point, and of other chains the
- * programs, where they start any.
- */
+export const CHAINS: readonly Chain[] = [...WAYS, DROPPING];
+
+/** What there is to look at: everything, but of iptables what comes with its first program; before it, it is as NATIVE. */
 export function shareOf(chain: Chain, points: readonly Point[]): readonly Point[] {
-  if (chain === TOGETHER) return thin(points, 2);
-  const programs = points.filter(isAboutPrograms);
-  return IS_FULL || chain === NATIVE || programs.length === 0 ? points : programs;
+  const program = points.findIndex(isAboutPrograms);
+  return chain === IPTABLES && program > 0 ? points.slice(program) : points;
 }
 
 /** Where a runtime is when the fault strikes: the verb, and the plugin by its place in the chain. */
@@ -108,14 +107,16 @@ export function stagesOf(chain: Chain): Stage[] {
 /** All stages of all chains, each under the name that titles show. */
 export const STAGES: readonly (readonly [name: string, stage: Stage])[] = CHAINS.flatMap((chain) =>
   stagesOf(chain)
-    .filter((stage) => IS_FULL || !isSeenElsewhere(stage))
+    .filter((stage) => !isSeenElsewhere(stage))
     .map((stage) => [nameOf(stage), stage] as const),
 );
 
 /** What goes the same ways in a chain before or behind: bridge beside a chain that drops, DEL of what iptables has. */
 function isSeenElsewhere({ chain, verb, position }: Stage): boolean {
   const isFirewall = typeAt(chain, position) === 'firewall';
-  return (chain === DROPPING && !isFirewall) || (chain === IPTABLES && isFirewall && verb === 'DEL');
+  return (
+    (chain === DROPPING && !isFirewall) || (!IS_FULL && chain === IPTABLES && isFirewall && verb === 'DEL')
+  );
 }
 
 /** `ADD bridge, iptables`: how titles and messages name a stage. */

@@ -1,9 +1,12 @@
 // How much the faults tests do: a part that a developer waits for, or everything, and what they did of it.
-// Read by those tests alone; build/test.ts asks for everything (PATCHBAY_FAULTS=full), and sums up what is reported.
+// Read by those tests alone; build/test.ts asks for everything (PATCHBAY_FAULTS=full or kills), and sums up what is reported.
 import { appendFileSync } from 'node:fs';
 
-/** Whether every combination is tried, or each point, error and way at least once, in turn. */
+/** Whether every combination is tried, or a share in which each error, recovery and side has its turn. */
 export const IS_FULL = process.env['PATCHBAY_FAULTS'] === 'full';
+
+/** Whether every kill is tried, if nothing else: what continuous integration has the time for. */
+export const IS_EVERY_KILL = IS_FULL || process.env['PATCHBAY_FAULTS'] === 'kills';
 
 /** The seed of everything random, so that a failure can be seen again. */
 export const SEED = Number(process.env['PATCHBAY_SEED'] ?? '20260101');
@@ -12,13 +15,13 @@ export const SEED = Number(process.env['PATCHBAY_SEED'] ?? '20260101');
 export const TIMEOUT = { timeout: 1_800_000 };
 
 /** All of the alternatives in a full run, else one of them, another at each turn. */
-export function pick<T>(alternatives: readonly T[], turn: number): readonly T[] {
-  return IS_FULL ? alternatives : alternatives.slice(turn % alternatives.length).slice(0, 1);
+export function pick<T>(alternatives: readonly T[], turn: number, isFull = IS_FULL): readonly T[] {
+  return isFull ? alternatives : alternatives.slice(turn % alternatives.length).slice(0, 1);
 }
 
 /** All of the items in a full run, else every so many-th. */
-export function thin<T>(items: readonly T[], step: number): readonly T[] {
-  return IS_FULL ? items : items.filter((_, index) => index % step === 0);
+export function thin<T>(items: readonly T[], step: number, isFull = IS_FULL): readonly T[] {
+  return isFull ? items : items.filter((_, index) => index % step === 0);
 }
 
 /** Totals by what was counted, such as `points killed`. */
@@ -43,7 +46,10 @@ export function seeded(seed: number): () => number {
   };
 }
 
-/** Runs `step` for each item, by as many workers, and gives what they gave, in the order of the items. */
+/**
+ * Runs `step` for each item, by as many workers, and gives what they gave, in the order of the items. After a failure no
+ * worker begins another step, and all have ended before it is thrown: what comes next has its host to itself.
+ */
 export async function inParallel<T, R>(
   items: readonly T[],
   workers: number,
@@ -57,6 +63,14 @@ export async function inParallel<T, R>(
       results[position] = await step(items[position] as T, worker);
     }
   };
-  await Promise.all(Array.from({ length: workers }, (_, worker) => work(worker)));
+  const stop = (error: unknown) => {
+    next = items.length;
+    throw error;
+  };
+  const ends = await Promise.allSettled(
+    Array.from({ length: workers }, (_, worker) => work(worker).catch(stop)),
+  );
+  const failed = ends.find((end) => end.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
   return results;
 }
