@@ -21,7 +21,7 @@ interface Counts {
 }
 
 /** The part of vitest's JSON report (reporter "json", as Jest's) that the counts come from. */
-interface VitestReport {
+export interface VitestReport {
   readonly numPassedTests: number;
   readonly numFailedTests: number;
   readonly numPendingTests: number;

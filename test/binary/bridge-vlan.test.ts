@@ -21,13 +21,20 @@ function network(name: string, fields: object, first = 2): BridgeConfig {
 
 const GATEWAY = network('served', { vlan: 100, isDefaultGateway: true, ipMasq: true });
 
+/** `1 PVID Egress Untagged, 7, 20-30`: bridge may tell each VLAN of a range by itself. */
 async function vlansOf(host: PrivateHost, link: string): Promise<string> {
   const { stdout } = await host.run('bridge', ['-j', 'vlan', 'show', 'dev', link]);
   const [port] = JSON.parse(stdout) as { vlans: { vlan: number; vlanEnd?: number; flags?: string[] }[] }[];
-  const words = (port?.vlans ?? []).map(({ vlan, vlanEnd, flags = [] }) =>
-    [vlanEnd === undefined ? `${vlan}` : `${vlan}-${vlanEnd}`, ...flags].join(' '),
-  );
-  return words.join(', ');
+  const ranges: { first: number; last: number; flags: string }[] = [];
+  for (const { vlan, vlanEnd = vlan, flags = [] } of port?.vlans ?? []) {
+    const before = ranges.at(-1);
+    const words = flags.map((flag) => ` ${flag}`).join('');
+    if (before?.last === vlan - 1 && before.flags === words) before.last = vlanEnd;
+    else ranges.push({ first: vlan, last: vlanEnd, flags: words });
+  }
+  return ranges
+    .map(({ first, last, flags }) => `${first === last ? first : `${first}-${last}`}${flags}`)
+    .join(', ');
 }
 
 function hostLinkOf({ result }: Attached): string {
