@@ -98,8 +98,7 @@ function finish({ config, log }: AddCall<PortmapConfig>, plan: MappingPlan, { li
   for (const line of lines) {
     log(line);
   }
-  using host = openRtnetlink();
-  enableLocalnet(config, host, plan, log);
-  forgetFlows(host, { ports: plan.entries, replySource: undefined }, log);
+  enableLocalnet(config, plan, log);
+  forgetFlows({ ports: plan.entries, replySource: undefined }, log);
   forgetRemoved(removed, log);
 }

@@ -26,7 +26,7 @@ export interface FlowScope {
  * Makes the kernel forget the flows to the published ports of this host, so that their next packet meets the rules as
  * they are now. Flows that merely pass through are left alone. Equivalent to: `conntrack -D -p udp --orig-port-dst 53 …`
  */
-export function forgetFlows(host: Rtnetlink, scope: FlowScope, log: (line: string) => void): void {
+export function forgetFlows(scope: FlowScope, log: (line: string) => void): void {
   const mappings = scope.ports.map(
     ({ protocol, hostIp, hostPort, target }): PublishedPort => ({
       protocol,
@@ -39,35 +39,24 @@ export function forgetFlows(host: Rtnetlink, scope: FlowScope, log: (line: strin
   if (filters.length === 0) {
     return;
   }
-  neverFailing(log, () => {
+  try {
+    using host = openRtnetlink();
     using conntrack = openConntrack();
     const { replySource } = scope;
     const options = { mappings, isLocal: localAddresses(host), ...(replySource && { replySource }) };
     for (const flow of flowsToForget(conntrack.list(filters), options)) {
       conntrack.delete(flow);
     }
-  });
-}
-
-/** The same for ports that are gone, as far as their containers answer. */
-export function forgetRemoved(ports: FlowScope['ports'], log: (line: string) => void): void {
-  if (ports.every(({ protocol }) => protocol === 'tcp')) {
-    return;
-  }
-  neverFailing(log, () => {
-    using host = openRtnetlink();
-    forgetFlows(host, { ports, replySource: ports.map(({ target }) => target) }, log);
-  });
-}
-
-function neverFailing(log: (line: string) => void, step: () => void): void {
-  try {
-    step();
   } catch (error) {
     if (!isConntrackMissing(error)) {
       log(`Cannot forget UDP flows: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
+}
+
+/** The same for ports that are gone, as far as their containers answer. */
+export function forgetRemoved(ports: FlowScope['ports'], log: (line: string) => void): void {
+  forgetFlows({ ports, replySource: ports.map(({ target }) => target) }, log);
 }
 
 /** Many flows have few destinations: each is looked up once. */

@@ -3,7 +3,7 @@
 import { findLinkTowards } from '../../shared/host/links.ts';
 import { isLoopback } from '../../shared/ip/cidr.ts';
 import { ensureSysctl } from '../../shared/linux/sysctl.ts';
-import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
+import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { ensureLoopbackGuard } from '../../shared/ruleset/hostports.ts';
 import { findRuleset } from '../../shared/ruleset/open.ts';
 import type { PortmapConfig } from './config.ts';
@@ -14,17 +14,13 @@ import type { MappingPlan } from './plan.ts';
  * loopback address and comes back from there. A refusal is a line on stderr: all other addresses work without.
  * Equivalent to: `sysctl -w net.ipv4.conf.cni0.route_localnet=1`
  */
-export function enableLocalnet(
-  config: PortmapConfig,
-  host: Rtnetlink,
-  plan: MappingPlan,
-  log: (line: string) => void,
-): void {
-  const link = findLocalnetLink(config, host, plan);
-  if (link === undefined) {
-    return;
-  }
+export function enableLocalnet(config: PortmapConfig, plan: MappingPlan, log: (line: string) => void): void {
   try {
+    using host = openRtnetlink();
+    const link = findLocalnetLink(config, host, plan);
+    if (link === undefined) {
+      return;
+    }
     if (config.backend === 'iptables') {
       guardLoopback(log);
     }

@@ -107,8 +107,8 @@ describe.each([...listPlugins()])('%s', (name) => {
 
   test('works through a symlink of its name to a file of another name', () => {
     const other = mkdtempSync(join(directory, 'other-'));
-    linkOrCopy(join(BIN, name), join(other, 'patchbay'));
-    symlinkSync('patchbay', join(other, name));
+    linkOrCopy(join(BIN, name), join(other, 'plugins'));
+    symlinkSync('plugins', join(other, name));
     expect(run(join(other, name), { CNI_COMMAND: 'VERSION' }).stdout).toBe(VERSION);
   });
 });
