@@ -36,7 +36,7 @@ test.for(CHAINS)(
   TIMEOUT,
   async (chain) => {
     await using lanes = await openLanes(chain);
-    const combinations = thin(COMBINATIONS, 13);
+    const combinations = thin(COMBINATIONS, 17);
     const problems = await lanes.run(combinations, async (scene, combination) => {
       try {
         await tryOnce(scene, combination);

@@ -75,7 +75,7 @@ describe('the first ADD of a host, killed at any system call that changes someth
   test.for(ADDITIONS)('is made good: %s', TIMEOUT, async ([, stage]) => {
     const wanted = await afterOneAttachment(stage.chain);
     const points = await pointsOf(stage);
-    const places = thin(points, 3).flatMap((point) => SIDES.map((side) => ({ point, side })));
+    const places = thin(points, 5).flatMap((point) => SIDES.map((side) => ({ point, side })));
     const trials = places.flatMap((place, turn) =>
       pick(RECOVERIES, turn).map((recovery): Trial => ({ ...place, stage, recovery })),
     );

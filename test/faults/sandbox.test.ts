@@ -86,7 +86,7 @@ test.for(SUBJECTS)('%s’s ADD, killed anywhere, is undone by DEL', TIMEOUT, asy
       kills += traced === undefined ? 0 : 1;
     }
   }
-  report(`ADD ${name}, in the sandbox`, { 'points killed': kills });
+  report(`ADD ${name}, in the sandbox`, { 'points killed': kills, converged: kills });
   expect(kills).toBeGreaterThan(2);
 });
 
@@ -105,7 +105,7 @@ test.for(SUBJECTS)('%s’s ADD, killed anywhere, is completed by another', TIMEO
       kills += 1;
     }
   }
-  report(`ADD ${name} again, in the sandbox`, { 'points killed': kills });
+  report(`ADD ${name} again, in the sandbox`, { 'points killed': kills, converged: kills });
 });
 
 test.for(SUBJECTS)('%s’s DEL, killed anywhere, is completed by another', TIMEOUT, async ([name, open]) => {
@@ -123,7 +123,7 @@ test.for(SUBJECTS)('%s’s DEL, killed anywhere, is completed by another', TIMEO
       kills += 1;
     }
   }
-  report(`DEL ${name}, in the sandbox`, { 'points killed': kills });
+  report(`DEL ${name}, in the sandbox`, { 'points killed': kills, converged: kills });
 });
 
 test.for(SUBJECTS)('%s’s ADD is all or nothing, whatever fails', TIMEOUT, async ([name, open]) => {
@@ -142,7 +142,7 @@ test.for(SUBJECTS)('%s’s ADD is all or nothing, whatever fails', TIMEOUT, asyn
     }
     expect(difference(before, await subject.look()), trialText(trial)).toEqual([]);
   }
-  report(`ADD ${name}, in the sandbox`, { faults: trials.length });
+  report(`ADD ${name}, in the sandbox`, { faults: trials.length, 'met as promised': trials.length });
   expect(trials.length).toBeGreaterThan(2);
 });
 
@@ -169,7 +169,7 @@ test.for(SUBJECTS)('%s’s DEL does what it can, and says what it cannot', TIMEO
     }
     expect(difference(before, await subject.look()), trialText(trial)).toEqual([]);
   }
-  report(`DEL ${name}, in the sandbox`, { faults: trials.length });
+  report(`DEL ${name}, in the sandbox`, { faults: trials.length, 'met as promised': trials.length });
 });
 
 interface Trial {
