@@ -1,6 +1,6 @@
 // Every plugin of every chain killed before and after every system call that changes something: whatever is left, DEL, a
 // new ADD, and GC each come to a clean end. Part of `npm test` with a third of the places and one of these at
-// each, in turn, and of `npm run test:faults` and `.ci/run` with all of them.
+// each, in turn, and of `npm run test:faults` with all of them.
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
