@@ -40,11 +40,15 @@ export function forgetFlows(scope: FlowScope, log: (line: string) => void): void
     return;
   }
   try {
-    using host = openRtnetlink();
     using conntrack = openConntrack();
+    const flows = conntrack.list(filters);
+    if (flows.length === 0) {
+      return;
+    }
+    using host = openRtnetlink();
     const { replySource } = scope;
     const options = { mappings, isLocal: localAddresses(host), ...(replySource && { replySource }) };
-    for (const flow of flowsToForget(conntrack.list(filters), options)) {
+    for (const flow of flowsToForget(flows, options)) {
       conntrack.delete(flow);
     }
   } catch (error) {

@@ -1,7 +1,7 @@
 // The kernel's table of flows on one socket: which there are to some ports, and forgetting one.
 // portmap opens it, since a flow keeps the translation that its first packet met, whatever the rules say since.
 import { NETLINK_NETFILTER } from '../linux/netlink-socket.ts';
-import type { Netns } from '../linux/netns.ts';
+import { type Netns, withNetns } from '../linux/netns.ts';
 import { SystemError } from '../linux/system-error.ts';
 import { type NetlinkConnection, openNetlink } from '../netlink/connection.ts';
 import type { NetlinkMessage } from '../netlink/message.ts';
@@ -13,12 +13,15 @@ import {
   describeFlow,
   encodeCount,
   encodeDelete,
+  encodeGet,
   encodeList,
   encodeListAll,
   type Flow,
   type FlowFilter,
+  type FlowIdentity,
   type FlowQuery,
 } from './flow.ts';
+import { findFlows, readFlowText } from './flow-text.ts';
 
 export type { Flow, FlowFilter, FlowProtocol, Tuple } from './flow.ts';
 
@@ -26,8 +29,8 @@ export interface Conntrack extends Disposable {
   /** How many flows there are, whatever their kind. Throws NetlinkError. Equivalent to: `conntrack -C` */
   count(): number;
   /**
-   * The flows that match any of the filters, in no order; no filter, no flow. Flows of others are left out by the kernel
-   * where it can, here where it cannot. Throws NetlinkError.
+   * The flows that match any of the filters, in no order; no filter, no flow. A short list is read as text, a long one
+   * dumped, and flows of others left out by the kernel where it can, here where it cannot. Throws NetlinkError.
    * Equivalent to: `conntrack -L -f ipv4 -p udp --orig-port-dst 53`
    */
   list(filters: readonly FlowFilter[]): Flow[];
@@ -55,15 +58,19 @@ export function openConntrack(options: { readonly netns?: Netns | undefined } = 
       throw new ConntrackMissing({ cause });
     throw cause;
   }
-  return connectConntrack(connection);
+  const { netns } = options;
+  return connectConntrack(
+    connection,
+    netns === undefined ? readFlowText : () => withNetns(netns, readFlowText),
+  );
 }
 
 /**
- * The same over a connection of the caller's making, which is disposed with it. Counts the flows once: a kernel with
+ * The same over a connection of the caller's making, which is disposed with it, and a list of flows as text. Counts the flows once: a kernel with
  * nfnetlink but without ctnetlink is told apart here, where its EINVAL can mean nothing else.
  */
-export function connectConntrack(connection: NetlinkConnection): Conntrack {
-  const conntrack = new FlowTable(connection);
+export function connectConntrack(connection: NetlinkConnection, readText: FlowText): Conntrack {
+  const conntrack = new FlowTable(connection, readText);
   try {
     conntrack.count();
   } catch (cause) {
@@ -106,6 +113,16 @@ const WALK_US = 3500;
 const PASS_US = 0.1;
 const TELL_US = 1.5;
 
+/**
+ * For how many flows at most the text is read. A dump takes and gives back a lock for each bucket, full or empty (10 ms
+ * for 262,144 buckets here), the text takes none (0.15 ms); but it tells of every flow (2.5 µs), and until 6.15 goes through the table
+ * again for each 25 of them.
+ */
+const TEXT_LIMIT = 300;
+
+/** The flows of the namespace as lines; `undefined` where there is no such text. */
+type FlowText = () => string | undefined;
+
 class ConntrackMissing extends Error {
   override readonly name = 'ConntrackMissing';
 
@@ -116,9 +133,11 @@ class ConntrackMissing extends Error {
 
 class FlowTable implements Conntrack {
   readonly #connection: NetlinkConnection;
+  readonly #readText: FlowText;
 
-  constructor(connection: NetlinkConnection) {
+  constructor(connection: NetlinkConnection, readText: FlowText) {
     this.#connection = connection;
+    this.#readText = readText;
   }
 
   count(): number {
@@ -131,6 +150,8 @@ class FlowTable implements Conntrack {
   list(filters: readonly FlowFilter[]): Flow[] {
     const count = filters.length === 0 ? 0 : this.count();
     if (count === 0) return [];
+    const text = count <= TEXT_LIMIT ? this.#readText() : undefined;
+    if (text !== undefined) return findFlows(text, filters).flatMap((flow) => this.#find(flow) ?? []);
     const wanted = new Set(filters.map(textOf));
     const messages = this.#listFiltered(planDumps(filters, count)) ?? this.#listAll();
     return messages.flatMap((message) => {
@@ -149,6 +170,16 @@ class FlowTable implements Conntrack {
 
   [Symbol.dispose](): void {
     this.#connection[Symbol.dispose]();
+  }
+
+  /** `undefined` when it has ended by now. */
+  #find(flow: FlowIdentity): Flow | undefined {
+    try {
+      return decodeFlow(this.#connection.get(`get flow ${describeFlow(flow)}`, encodeGet(flow)));
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === 'ENOENT') return undefined;
+      throw error;
+    }
   }
 
   #listAll(): NetlinkMessage[] {

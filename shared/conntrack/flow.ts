@@ -48,18 +48,22 @@ export interface Tuple {
   readonly dstPort: number;
 }
 
-/** A flow as the kernel reports it. */
-export interface Flow {
+/** What tells a flow from all others of its time. */
+export interface FlowIdentity {
   readonly family: Family;
   readonly protocol: FlowProtocol;
   /** What the first packet said, before any translation. */
   readonly original: Tuple;
+  /** The tracking zone of the original direction, 0 unless rules say otherwise. */
+  readonly zone: number;
+}
+
+/** A flow as the kernel reports it. */
+export interface Flow extends FlowIdentity {
   /** What an answer says when it leaves whoever answers: its `src` is where the flow was translated to. */
   readonly reply: Tuple;
   /** Tells this flow from a later one with the same tuples, unless the kernel keeps that in the same place. */
   readonly id: number;
-  /** The tracking zone of the original direction, 0 unless rules say otherwise. */
-  readonly zone: number;
 }
 
 /** Flows whose first packet went to this port. */
@@ -100,28 +104,17 @@ export function encodeList(query: FlowQuery): NetlinkRequest {
   return request(IPCTNL_MSG_CT_GET, writer);
 }
 
+/** The flow of that identity, if there still is one. */
+export function encodeGet(flow: FlowIdentity): NetlinkRequest {
+  return request(IPCTNL_MSG_CT_GET, identify(flow));
+}
+
 /**
  * This flow and no other. The tuple is always there: a delete without one makes the kernel forget every flow. So is the
  * id, lest a flow that was born since, with the same tuples, is taken for this one.
  */
 export function encodeDelete(flow: Flow): NetlinkRequest {
-  const { src, dst, srcPort, dstPort } = flow.original;
-  const [srcType, dstType] = IP_TYPES[flow.family];
-  const writer = beginFamily(NFPROTOS[flow.family])
-    .nest(CTA_TUPLE_ORIG, (tuple) =>
-      tuple
-        .nest(CTA_TUPLE_IP, (ip) => ip.bytes(srcType, ipToBytes(src)).bytes(dstType, ipToBytes(dst)))
-        .nest(CTA_TUPLE_PROTO, (proto) =>
-          proto
-            .u8(CTA_PROTO_NUM, IPPROTOS[flow.protocol])
-            .u16be(CTA_PROTO_SRC_PORT, srcPort)
-            .u16be(CTA_PROTO_DST_PORT, dstPort),
-        ),
-    )
-    .u32be(CTA_ID, flow.id);
-  // A kernel built without zones refuses the attribute.
-  if (flow.zone !== 0) writer.u16be(CTA_ZONE, flow.zone);
-  return request(IPCTNL_MSG_CT_DELETE, writer);
+  return request(IPCTNL_MSG_CT_DELETE, identify(flow).u32be(CTA_ID, flow.id));
 }
 
 /** How many flows there are in the namespace. */
@@ -162,7 +155,7 @@ export function decodeKey(message: NetlinkMessage): FlowFilter | undefined {
 }
 
 /** For errors: `udp 192.0.2.1:4000 to 203.0.113.1:53`. */
-export function describeFlow(flow: Flow): string {
+export function describeFlow(flow: FlowIdentity): string {
   const { src, dst, srcPort, dstPort } = flow.original;
   return `${flow.protocol} ${endpoint(src, srcPort)} to ${endpoint(dst, dstPort)}`;
 }
@@ -188,6 +181,24 @@ const IP_TYPES = { 4: [CTA_IP_V4_SRC, CTA_IP_V4_DST], 6: [CTA_IP_V6_SRC, CTA_IP_
 
 function request(type: number, writer: AttributeWriter): NetlinkRequest {
   return { type: messageType(type), flags: 0, body: writer.done() };
+}
+
+function identify({ family, protocol, original, zone }: FlowIdentity): AttributeWriter {
+  const { src, dst, srcPort, dstPort } = original;
+  const [srcType, dstType] = IP_TYPES[family];
+  const writer = beginFamily(NFPROTOS[family]).nest(CTA_TUPLE_ORIG, (tuple) =>
+    tuple
+      .nest(CTA_TUPLE_IP, (ip) => ip.bytes(srcType, ipToBytes(src)).bytes(dstType, ipToBytes(dst)))
+      .nest(CTA_TUPLE_PROTO, (proto) =>
+        proto
+          .u8(CTA_PROTO_NUM, IPPROTOS[protocol])
+          .u16be(CTA_PROTO_SRC_PORT, srcPort)
+          .u16be(CTA_PROTO_DST_PORT, dstPort),
+      ),
+  );
+  // A kernel built without zones refuses the attribute.
+  if (zone !== 0) writer.u16be(CTA_ZONE, zone);
+  return writer;
 }
 
 function beginFamily(nfproto: number): AttributeWriter {

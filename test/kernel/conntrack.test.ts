@@ -6,11 +6,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type Conntrack, type Flow, openConntrack } from '../../shared/conntrack/conntrack.ts';
+import {
+  type Conntrack,
+  connectConntrack,
+  type Flow,
+  openConntrack,
+} from '../../shared/conntrack/conntrack.ts';
 import { encodeList, encodeListAll } from '../../shared/conntrack/flow.ts';
+import { readFlowText } from '../../shared/conntrack/flow-text.ts';
 import { filtersOf, flowsToForget, type PublishedPort } from '../../shared/conntrack/forget.ts';
 import { formatIp, type Ip, parseIp } from '../../shared/ip/cidr.ts';
 import { NETLINK_NETFILTER } from '../../shared/linux/netlink-socket.ts';
+import { withNetns } from '../../shared/linux/netns.ts';
 import { openNetlink } from '../../shared/netlink/connection.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { openTestNetns, type TestNetns } from '../support/sandbox.ts';
@@ -100,6 +107,33 @@ describe('reading', () => {
     expect(forget([mapping])).toBe(2);
     expect(shown()).toEqual([]);
     expect(conntrack.list(filtersOf([{ ...mapping, hostPort: 5061 }]))).toEqual([]);
+  });
+
+  test('the text and a dump tell of the same flows', () => {
+    for (const to of [HOST, HOST6, ELSEWHERE]) send(outside, to, 53);
+    send(outside, HOST, 54);
+    connectTcp(outside, HOST, 53);
+    const zoned = [
+      '-p',
+      'udp',
+      '--sport',
+      '4000',
+      '--dport',
+      '53',
+      '-t',
+      '60',
+      '-s',
+      '203.0.113.2',
+      '-d',
+      HOST,
+    ];
+    host.run('conntrack', '-I', ...zoned, '--zone', '7');
+    const connection = openNetlink(NETLINK_NETFILTER, { netns: host.netns, headerLength: () => 4 });
+    using dumping = connectConntrack(connection, () => undefined);
+    const dumped = sorted(dumping.list(filtersOf([DNS])));
+    expect(dumped.map(({ zone }) => zone).toSorted()).toEqual([0, 0, 0, 7]);
+    expect(sorted(conntrack.list(filtersOf([DNS])))).toEqual(dumped);
+    expect(withNetns(host.netns, readFlowText)).toContain('zone=7');
   });
 
   test('among 100,000 flows of others the kernel tells of those to the port alone', () => {

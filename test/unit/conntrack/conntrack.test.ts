@@ -39,6 +39,9 @@ const EOPNOTSUPP = 95;
 /** More than a dump of everything is worth, whatever the number of filters here. */
 const MANY = 1_000_000;
 
+/** As on a kernel built without /proc/net/nf_conntrack. */
+const noText = () => undefined;
+
 const DNS: FlowFilter = { family: 4, protocol: 'udp', dstPort: 53 };
 const DNS6: FlowFilter = { family: 6, protocol: 'udp', dstPort: 53 };
 
@@ -68,7 +71,7 @@ describe('a kernel without ctnetlink', () => {
         isClosed = true;
       },
     };
-    const failure = caught(() => connectConntrack(connectNetlink(forbidding)));
+    const failure = caught(() => connectConntrack(connectNetlink(forbidding), noText));
     expect(failure).toMatchObject({ code: 'EPERM', operation: 'count the flows' });
     expect(isConntrackMissing(failure)).toBe(false);
     expect(isConntrackMissing(new SystemError('socket', EINVAL))).toBe(false);
@@ -145,6 +148,37 @@ describe('a list', () => {
   });
 });
 
+describe('a short list that the kernel has as text', () => {
+  const line = 'ipv4     2 udp      17 29 src=192.0.2.1 dst=203.0.113.1 sport=4000 dport=53 [UNREPLIED] ';
+  const text = () => `${line}src=203.0.113.1 dst=192.0.2.1 sport=53 dport=4000 mark=0 zone=0 use=2\n`;
+
+  test('is not dumped: what the text shows is asked for one by one', () => {
+    const kernel = tableOf({ count: 2, found: flow({ id: 9 }) });
+    const conntrack = connectConntrack(connectNetlink(kernel), text);
+    expect(conntrack.list([DNS, DNS6])).toEqual([flow({ id: 9 })]);
+    expect(kernel.received.map(({ type }) => type)).toEqual(
+      [IPCTNL_MSG_CT_GET_STATS, IPCTNL_MSG_CT_GET_STATS, IPCTNL_MSG_CT_GET].map(messageType),
+    );
+  });
+
+  test('lacks what has ended since', () => {
+    const conntrack = connectConntrack(connectNetlink(tableOf({ count: 2, found: ENOENT })), text);
+    expect(conntrack.list([DNS])).toEqual([]);
+  });
+
+  test('that became long is dumped', () => {
+    const kernel = tableOf({ count: 301 });
+    expect(idsOf(connectConntrack(connectNetlink(kernel), text).list([DNS]))).toEqual([1]);
+  });
+
+  test('names the flow that the kernel refuses to tell of', () => {
+    const conntrack = connectConntrack(connectNetlink(tableOf({ count: 2, found: EPERM })), text);
+    expect(() => conntrack.list([DNS])).toThrow(
+      /^Cannot get flow udp 192\.0\.2\.1:4000 to 203\.0\.113\.1:53: .*EPERM/,
+    );
+  });
+});
+
 describe('a delete', () => {
   const WANTED = flow({ dst: '203.0.113.1', dstPort: 53 });
 
@@ -189,13 +223,17 @@ interface Table {
   readonly filters?: 'skipped' | number;
   /** The errno of every delete. */
   readonly deletes?: number;
+  /** The answer to a question for one flow, or its errno. */
+  readonly found?: Flow | number;
 }
 
 /** A kernel that knows FLOWS and tells of them as one of its age does. */
-function tableOf({ count, filters, deletes }: Table): FakeKernel {
+function tableOf({ count, filters, deletes, found }: Table): FakeKernel {
   return fakeKernel((request) => {
     if (request.type === messageType(IPCTNL_MSG_CT_GET_STATS)) return [countReply(request, count)];
     if (request.type === messageType(IPCTNL_MSG_CT_DELETE)) return [ack(request, deletes)];
+    if (typeof found === 'number') return [ack(request, found)];
+    if (found !== undefined) return [reply(request, told(found).type, told(found).body)];
     const asked = readAttributes(request.body, 4);
     const isFiltered = asked.has(CTA_FILTER);
     if (isFiltered && typeof filters === 'number') return [ack(request, filters)];
@@ -223,7 +261,7 @@ function countReply(request: NetlinkMessage, count: number): Uint8Array {
 }
 
 function connect(kernel: FakeKernel): Conntrack {
-  return connectConntrack(connectNetlink(kernel));
+  return connectConntrack(connectNetlink(kernel), noText);
 }
 
 function dumps(kernel: FakeKernel): ('filtered' | 'everything')[] {
