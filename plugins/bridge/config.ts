@@ -97,38 +97,32 @@ export function parseTeardown(source: ConfigSource): BridgeTeardown {
 }
 
 function bridgeSchema() {
-  const flag = () => v.optional(v.boolean());
-  const subnet = configObject({ subnet: v.optional(v.string()) });
-  const ranges = v.optional(v.array(v.array(subnet)));
+  const flag = v.boolean;
+  const text = v.string;
+  const texts = () => v.array(v.string());
+  const ranges = () => v.array(v.array(configObject({ subnet: text })));
   return configObject({
-    bridge: v.optional(v.string()),
-    isGateway: flag(),
-    isDefaultGateway: flag(),
-    forceAddress: flag(),
-    ipMasq: flag(),
-    ipMasqBackend: v.optional(v.picklist(['', 'nftables', 'iptables'])),
-    mtu: v.optional(mtuField()),
-    hairpinMode: flag(),
-    promiscMode: flag(),
-    portIsolation: flag(),
-    enabledad: flag(),
-    disableContainerInterface: flag(),
-    preserveDefaultVlan: flag(),
-    macspoofchk: flag(),
-    ipspoofchk: flag(),
-    vlan: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MAX_VLAN))),
-    vlanTrunk: v.optional(v.array(configObject({ id: vlanId(), minID: vlanId(), maxID: vlanId() }))),
-    ipam: v.optional(configObject({ type: v.optional(v.string()), subnet: v.optional(v.string()), ranges })),
-    dns: v.optional(
-      configObject({
-        nameservers: v.optional(v.array(v.string())),
-        domain: v.optional(v.string()),
-        search: v.optional(v.array(v.string())),
-        options: v.optional(v.array(v.string())),
-      }),
-    ),
-    args: v.optional(configObject({ cni: v.optional(configObject({ mac: v.optional(v.string()) })) })),
-    runtimeConfig: v.optional(configObject({ mac: v.optional(v.string()), ipRanges: ranges })),
+    bridge: text,
+    isGateway: flag,
+    isDefaultGateway: flag,
+    forceAddress: flag,
+    ipMasq: flag,
+    ipMasqBackend: () => v.picklist(['', 'nftables', 'iptables']),
+    mtu: mtuField,
+    hairpinMode: flag,
+    promiscMode: flag,
+    portIsolation: flag,
+    enabledad: flag,
+    disableContainerInterface: flag,
+    preserveDefaultVlan: flag,
+    macspoofchk: flag,
+    ipspoofchk: flag,
+    vlan: () => v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MAX_VLAN)),
+    vlanTrunk: () => v.array(configObject({ id: vlanId, minID: vlanId, maxID: vlanId })),
+    ipam: () => configObject({ type: text, subnet: text, ranges }),
+    dns: () => configObject({ nameservers: texts, domain: text, search: texts, options: texts }),
+    args: () => configObject({ cni: () => configObject({ mac: text }) }),
+    runtimeConfig: () => configObject({ mac: text, ipRanges: ranges }),
   });
 }
 
@@ -137,14 +131,14 @@ type BridgeFields = v.InferOutput<ReturnType<typeof bridgeSchema>>;
 function teardownSchema() {
   const text = () => v.fallback(v.optional(v.string()), undefined);
   return configObject({
-    bridge: text(),
-    ipam: v.fallback(v.optional(configObject({ type: text() })), undefined),
-    vlan: v.fallback(v.optional(v.pipe(v.number(), v.integer(), v.maxValue(MAX_VLAN))), undefined),
+    bridge: text,
+    ipam: () => v.fallback(v.optional(configObject({ type: text })), undefined),
+    vlan: () => v.fallback(v.optional(v.pipe(v.number(), v.integer(), v.maxValue(MAX_VLAN))), undefined),
   });
 }
 
 function vlanId() {
-  return v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(MAX_VLAN)));
+  return v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(MAX_VLAN));
 }
 
 /** Precedence of the reference: what the runtime asks, then the config's `args`, then CNI_ARGS. */

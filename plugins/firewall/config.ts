@@ -60,11 +60,11 @@ export function parseTeardown(source: ConfigSource): FirewallTeardown {
 
 function firewallSchema() {
   return configObject({
-    backend: v.optional(v.picklist(['', ...BACKENDS])),
-    iptablesAdminChainName: v.optional(chainName()),
-    firewalldZone: v.optional(zoneName()),
-    ingressPolicy: v.optional(v.picklist(['', ...POLICIES])),
-    strictStatus: v.optional(v.boolean()),
+    backend: () => v.picklist(['', ...BACKENDS]),
+    iptablesAdminChainName: chainName,
+    firewalldZone: zoneName,
+    ingressPolicy: () => v.picklist(['', ...POLICIES]),
+    strictStatus: v.boolean,
   });
 }
 

@@ -72,50 +72,48 @@ type Fields = v.InferOutput<ReturnType<typeof hostLocalSchema>>;
 type RangeFields = v.InferOutput<ReturnType<typeof rangeSchema>>;
 
 function hostLocalSchema() {
-  const rangeSets = () => v.optional(v.array(v.array(rangeSchema())));
-  const ips = () => v.optional(v.array(requestedIp()));
-  return configObject({
-    ipam: configObject({
-      subnet: v.optional(subnet()),
-      rangeStart: ip(),
-      rangeEnd: ip(),
-      gateway: ip(),
-      ranges: rangeSets(),
-      routes: v.optional(v.array(routeSchema())),
-      dataDir: v.optional(dataDir()),
-      resolvConf: v.optional(v.string()),
-      strictStatus: v.optional(v.boolean()),
-    }),
-    strictStatus: v.optional(v.boolean()),
-    runtimeConfig: v.optional(configObject({ ipRanges: rangeSets(), ips: ips() })),
-    args: v.optional(configObject({ cni: v.optional(configObject({ ips: ips() })) })),
-  });
+  const rangeSets = () => v.array(v.array(rangeSchema()));
+  const ips = () => v.array(requestedIp());
+  const ipam = () =>
+    configObject({
+      subnet,
+      rangeStart: ip,
+      rangeEnd: ip,
+      gateway: ip,
+      ranges: rangeSets,
+      routes: () => v.array(routeSchema()),
+      dataDir,
+      resolvConf: v.string,
+      strictStatus: v.boolean,
+    });
+  return configObject(
+    {
+      strictStatus: v.boolean,
+      runtimeConfig: () => configObject({ ipRanges: rangeSets, ips }),
+      args: () => configObject({ cni: () => configObject({ ips }) }),
+    },
+    { ipam },
+  );
 }
 
 function teardownSchema() {
+  const path = () => v.fallback(v.optional(dataDir()), undefined);
   return configObject({
-    ipam: v.fallback(
-      v.optional(configObject({ dataDir: v.fallback(v.optional(dataDir()), undefined) })),
-      undefined,
-    ),
+    ipam: () => v.fallback(v.optional(configObject({ dataDir: path })), undefined),
   });
 }
 
 function rangeSchema() {
-  return configObject({ subnet: subnet(), rangeStart: ip(), rangeEnd: ip(), gateway: ip() });
+  return configObject({ rangeStart: ip, rangeEnd: ip, gateway: ip }, { subnet });
 }
 
 function routeSchema() {
-  const number = (max: number) => v.optional(wholeNumber({ min: 0, max }));
-  return configObject({
-    dst: subnet(),
-    gw: ip(),
-    mtu: number(MAX_U32),
-    advmss: number(MAX_U32),
-    priority: number(MAX_U32),
-    table: number(MAX_U32),
-    scope: number(MAX_U8),
-  });
+  const u32 = () => wholeNumber({ min: 0, max: MAX_U32 });
+  const u8 = () => wholeNumber({ min: 0, max: MAX_U8 });
+  return configObject(
+    { gw: ip, mtu: u32, advmss: u32, priority: u32, table: u32, scope: u8 },
+    { dst: subnet },
+  );
 }
 
 // The kernel's attributes RTA_PRIORITY, RTA_TABLE and RTAX_* are u32, rtm_scope is a byte.
@@ -133,12 +131,10 @@ function subnet() {
 
 // An empty string leaves the field unset.
 function ip() {
-  return v.optional(
-    v.pipe(
-      v.string(),
-      v.check((text) => text === '' || parses(parseIp, text), 'an IP address'),
-      v.transform((text) => (text === '' ? undefined : parseIp(text))),
-    ),
+  return v.pipe(
+    v.string(),
+    v.check((text) => text === '' || parses(parseIp, text), 'an IP address'),
+    v.transform((text) => (text === '' ? undefined : parseIp(text))),
   );
 }
 

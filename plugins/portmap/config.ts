@@ -74,17 +74,16 @@ const WHERE = 'the network configuration';
 type PortmapFields = v.InferOutput<ReturnType<typeof portmapSchema>>;
 
 function portmapSchema() {
-  const flag = () => v.optional(v.boolean());
-  const tokens = () => v.optional(v.array(v.string()));
+  const tokens = () => v.array(v.string());
   return configObject({
-    backend: v.optional(v.picklist(['', 'nftables', 'iptables'])),
-    snat: flag(),
-    masqAll: flag(),
-    markMasqBit: v.optional(wholeNumber({ min: 0, max: 31 })),
-    externalSetMarkChain: v.optional(chainName()),
-    conditionsV4: tokens(),
-    conditionsV6: tokens(),
-    runtimeConfig: v.optional(configObject({ portMappings: v.optional(v.array(portMappingSchema())) })),
+    backend: () => v.picklist(['', 'nftables', 'iptables']),
+    snat: v.boolean,
+    masqAll: v.boolean,
+    markMasqBit: () => wholeNumber({ min: 0, max: 31 }),
+    externalSetMarkChain: chainName,
+    conditionsV4: tokens,
+    conditionsV6: tokens,
+    runtimeConfig: () => configObject({ portMappings: () => v.array(portMappingSchema()) }),
   });
 }
 

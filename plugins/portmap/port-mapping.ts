@@ -26,7 +26,7 @@ export const PROTOCOLS = ['tcp', 'udp', 'sctp'] as const;
  */
 export function portMappingSchema() {
   return v.pipe(
-    configObject({ hostPort: port(), containerPort: port(), protocol: protocol(), hostIP: hostIp() }),
+    configObject({ protocol, hostIP: hostIp }, { hostPort: port, containerPort: port }),
     v.transform(
       ({ hostPort, containerPort, protocol, hostIP }): PortMapping => ({
         hostPort,
@@ -64,12 +64,10 @@ function port() {
 }
 
 function protocol() {
-  return v.optional(
-    v.pipe(
-      v.string(),
-      v.check((text) => text === '' || isProtocol(text.toLowerCase()), 'tcp, udp or sctp'),
-      v.transform((text) => PROTOCOLS.find((protocol) => protocol === text.toLowerCase())),
-    ),
+  return v.pipe(
+    v.string(),
+    v.check((text) => text === '' || isProtocol(text.toLowerCase()), 'tcp, udp or sctp'),
+    v.transform((text) => PROTOCOLS.find((protocol) => protocol === text.toLowerCase())),
   );
 }
 
@@ -81,14 +79,12 @@ function isProtocol(text: string): text is Protocol {
 function hostIp() {
   const isAddress = (text: string) => text === '' || findIp(text) !== undefined;
   const isOfHost = (text: string) => !isOfNoHost(findIp(text));
-  return v.optional(
-    v.pipe(
-      v.string(),
-      v.check((text) => !text.includes('%'), 'an IP address without a zone'),
-      v.check(isAddress, 'an IP address, or empty for any'),
-      v.check(isOfHost, 'an address that a host can have, not multicast or broadcast'),
-      v.transform(findIp),
-    ),
+  return v.pipe(
+    v.string(),
+    v.check((text) => !text.includes('%'), 'an IP address without a zone'),
+    v.check(isAddress, 'an IP address, or empty for any'),
+    v.check(isOfHost, 'an address that a host can have, not multicast or broadcast'),
+    v.transform(findIp),
   );
 }
 

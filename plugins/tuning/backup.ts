@@ -170,28 +170,25 @@ function tryParse(text: string): unknown {
 }
 
 function backupSchema() {
-  const count = () => v.fallback(v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))), undefined);
   const flag = () => v.fallback(v.optional(v.boolean()), undefined);
   return configObject({
-    mac: v.fallback(v.optional(v.pipe(v.string(), v.check(isMac))), undefined),
-    promisc: flag(),
-    mtu: count(),
-    allmulti: flag(),
-    txQLen: count(),
-    patchbay: v.fallback(
-      v.optional(
-        configObject({
-          network: v.string(),
-          containerID: v.string(),
-          ifname: v.string(),
-          netns: v.string(),
-          link: count(),
-          sysctl: v.record(v.string(), v.string()),
-        }),
-      ),
-      undefined,
-    ),
+    mac: () => v.fallback(v.optional(v.pipe(v.string(), v.check(isMac))), undefined),
+    promisc: flag,
+    mtu: count,
+    allmulti: flag,
+    txQLen: count,
+    patchbay: () => v.fallback(v.optional(originSchema()), undefined),
   });
+}
+
+/** Of backups that we made: without one of these it is none of ours. */
+function originSchema() {
+  const required = { network: v.string, containerID: v.string, ifname: v.string, netns: v.string };
+  return configObject({ link: count }, { ...required, sysctl: () => v.record(v.string(), v.string()) });
+}
+
+function count() {
+  return v.fallback(v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))), undefined);
 }
 
 function isMac(text: string): boolean {

@@ -57,24 +57,23 @@ type Fields = v.InferOutput<ReturnType<typeof tuningSchema>>;
 type MoreFields = NonNullable<NonNullable<Fields['args']>['cni']>;
 
 function tuningSchema() {
-  const settings = () => ({
-    sysctl: v.optional(v.record(v.string(), sysctlValue())),
-    mac: v.optional(v.string()),
-    mtu: v.optional(mtuField()),
-    promisc: v.optional(v.boolean()),
-    allmulti: v.optional(v.boolean()),
-    txQLen: v.optional(wholeNumber({ min: 0, max: MAX_QUEUE_LENGTH })),
-  });
+  const settings = {
+    sysctl: () => v.record(v.string(), sysctlValue()),
+    mac: v.string,
+    mtu: mtuField,
+    promisc: v.boolean,
+    allmulti: v.boolean,
+    txQLen: () => wholeNumber({ min: 0, max: MAX_QUEUE_LENGTH }),
+  };
   return configObject({
-    ...settings(),
-    dataDir: v.optional(
+    ...settings,
+    dataDir: () =>
       v.pipe(
         v.string(),
         v.check((path) => path === '' || isDirectoryPath(path), 'an absolute path'),
       ),
-    ),
-    args: v.optional(configObject({ cni: v.optional(configObject(settings())) })),
-    runtimeConfig: v.optional(configObject({ mac: v.optional(v.string()) })),
+    args: () => configObject({ cni: () => configObject(settings) }),
+    runtimeConfig: () => configObject({ mac: v.string }),
   });
 }
 

@@ -56,16 +56,38 @@ export function splitKeys<K extends string>(
   return { known: pickKeys(object, keys), rest: rest.length === 0 ? undefined : Object.fromEntries(rest) };
 }
 
+/** For each field what makes its schema. */
+type FieldMakers = Readonly<Record<string, () => v.GenericSchema>>;
+
+/** What `v.object` would be given for the fields of a `configObject`. */
+type EntriesOf<O extends FieldMakers, R extends FieldMakers> = {
+  [K in keyof O]: v.OptionalSchema<ReturnType<O[K]>, undefined>;
+} & { [K in keyof R]: ReturnType<R[K]> };
+
 /**
- * A schema for a JSON object read as `pickKeys` does; nests. Equivalent to `v.object` otherwise: entries that
- * may be absent are `v.optional(…)`.
+ * A schema for a JSON object read as `pickKeys` does; nests. Fields are named with what makes their schema, which happens
+ * for those that are there: a config has a few of the fields that a plugin knows, and each schema takes time to make.
  */
-export function configObject<E extends v.ObjectEntries>(entries: E) {
-  const keys = Object.keys(entries);
+export function configObject<O extends FieldMakers, R extends FieldMakers = Record<never, never>>(
+  optional: O,
+  required: R = {} as R,
+) {
+  const makers: FieldMakers = { ...required, ...optional };
+  const keys = Object.keys(makers);
+  const made = new Map<string, v.GenericSchema>();
+  const makeOnce = (key: string) => {
+    const schema = made.get(key) ?? makers[key]?.() ?? v.never();
+    made.set(key, schema);
+    return schema;
+  };
+  const objectFor = (picked: JsonObject) => {
+    const present = keys.filter((key) => picked[key] !== undefined || Object.hasOwn(required, key));
+    return v.object(Object.fromEntries(present.map((key) => [key, makeOnce(key)])));
+  };
   return v.pipe(
     v.custom<JsonObject>(isJsonObject, 'an object'),
     v.transform((object) => pickKeys(object, keys)),
-    v.object(entries),
+    v.lazy((picked) => objectFor(picked as JsonObject) as v.ObjectSchema<EntriesOf<O, R>, undefined>),
   );
 }
 

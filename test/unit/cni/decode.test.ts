@@ -173,19 +173,14 @@ describe('splitKeys', () => {
 });
 
 describe('decode', () => {
+  const subnet = () => v.pipe(v.string(), v.check(isSubnet, 'a subnet'));
   const schema = configObject({
-    bridge: v.optional(v.string(), 'cni0'),
-    mtu: v.optional(wholeNumber({ min: 0, max: 65535 }), 0),
-    isGateway: v.optional(v.boolean(), false),
-    mode: v.optional(v.picklist(['a', 'b'])),
-    ipam: v.optional(
-      configObject({
-        type: v.string(),
-        ranges: v.optional(
-          v.array(v.array(configObject({ subnet: v.pipe(v.string(), v.check(isSubnet, 'a subnet')) }))),
-        ),
-      }),
-    ),
+    bridge: v.string,
+    mtu: () => wholeNumber({ min: 0, max: 65535 }),
+    isGateway: v.boolean,
+    mode: () => v.picklist(['a', 'b']),
+    ipam: () =>
+      configObject({ ranges: () => v.array(v.array(configObject({}, { subnet }))) }, { type: v.string }),
   });
   function isSubnet(text: string): boolean {
     return text.includes('/');
@@ -196,18 +191,36 @@ describe('decode', () => {
       '{"BRIDGE": "br0", "ipam": {"Type": "host-local", "RANGES": [[{"SubNet": "10.0.0.0/8", "x": 1}]]}, "y": 2}';
     expect(decode(schema, parse(text), 'the config')).toEqual({
       bridge: 'br0',
-      mtu: 0,
-      isGateway: false,
       ipam: { type: 'host-local', ranges: [[{ subnet: '10.0.0.0/8' }]] },
     });
   });
 
+  test('makes the schemas of no other fields than those that are there, and each once', () => {
+    const made: string[] = [];
+    const field = (name: string) => () => {
+      made.push(name);
+      return v.string();
+    };
+    const pairs = v.array(configObject({ a: field('a'), b: field('b') }, { c: field('c') }));
+    expect(
+      decode(
+        pairs,
+        [
+          { a: '1', c: '2' },
+          { A: '3', c: '4' },
+        ],
+        'this',
+      ),
+    ).toEqual([
+      { a: '1', c: '2' },
+      { a: '3', c: '4' },
+    ]);
+    expect(made.toSorted()).toEqual(['a', 'c']);
+    expect(() => decode(pairs, [{ b: '1' }], 'this')).toThrow('Field "[0].c" of this is missing');
+  });
+
   test('takes null for absent', () => {
-    expect(decode(schema, parse('{"bridge": null, "mtu": null, "ipam": null}'), 'the config')).toEqual({
-      bridge: 'cni0',
-      mtu: 0,
-      isGateway: false,
-    });
+    expect(decode(schema, parse('{"bridge": null, "mtu": null, "ipam": null}'), 'the config')).toEqual({});
   });
 
   test.each<[string, string]>([

@@ -16,13 +16,12 @@ const guide = read('docs/plugins/host-local.md');
 it('every field that the parser knows is in a table of the guide, and no other', () => {
   const code = read('plugins/host-local/config.ts');
   const schemas = code.slice(code.indexOf('function hostLocalSchema'), code.indexOf('function subnet'));
-  const known = new Set(
-    [...schemas.matchAll(/\b(\w+): (?:v\.optional|subnet|ip|ips|rangeSets|number)\(/g)].map(
-      (match) => match[1] ?? '',
-    ),
+  const fields = schemas.matchAll(
+    /(?:^ +|[{,] )(\w+)(?=: (?:\(\) =>|v\.|ip\b|u\d+\b|rangeSets\b|subnet\b)|,| \})/gm,
   );
+  const known = new Set([...fields].map((match) => match[1] ?? ''));
   // What stands beside `ipam` is told in prose.
-  for (const field of ['runtimeConfig', 'args', 'cni', 'ips', 'ipRanges']) {
+  for (const field of ['runtimeConfig', 'args', 'cni', 'ips', 'ipRanges', 'ipam']) {
     expect(known.delete(field), field).toBe(true);
     expect(guide).toContain(field);
   }

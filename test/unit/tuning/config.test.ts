@@ -170,5 +170,5 @@ test('every field that the parser knows is in the table of the guide, and no oth
 });
 
 function schemaKeys(schema: string): string[] {
-  return [...schema.matchAll(/\b(\w+): v\.optional\(/g)].map(([, key = '']) => key);
+  return [...schema.matchAll(/\b(\w+): (?:\(\) =>|v\.|[a-z])/g)].map(([, key = '']) => key);
 }
