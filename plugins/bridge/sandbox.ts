@@ -33,13 +33,15 @@ export function configureSandbox(sandbox: Sandbox, config: BridgeConfig, plan: A
     tuneSandbox(sandbox, config, plan);
   }
   for (const { address, broadcast } of plan.addresses) {
-    attempt(`Cannot add address "${formatCidr(address)}" to "${link.name}"`, () =>
-      inside.addr.add({
-        index: link.index,
-        address,
-        ...(broadcast && { broadcast }),
-        noDad: !config.enableDad,
-      }),
+    attempt(
+      () => `Cannot add address "${formatCidr(address)}" to "${link.name}"`,
+      () =>
+        inside.addr.add({
+          index: link.index,
+          address,
+          ...(broadcast && { broadcast }),
+          noDad: !config.enableDad,
+        }),
     );
   }
   inside.link.set(link.index, { up: true });
@@ -91,18 +93,20 @@ function enableIpv6(link: string, log: (line: string) => void): void {
 }
 
 function addRoute({ inside, link }: Sandbox, route: PlannedRoute): void {
-  const via = route.gw === undefined ? '' : ` via "${formatIp(route.gw)}"`;
-  attempt(`Cannot add route to "${formatCidr(route.dst)}"${via} on "${link.name}"`, () =>
-    inside.route.add({
-      dst: route.dst,
-      oif: link.index,
-      ...(route.gw && { gw: route.gw }),
-      ...(route.priority !== undefined && { priority: route.priority }),
-      ...(route.table !== undefined && { table: route.table }),
-      ...(route.scope !== undefined && { scope: route.scope }),
-      ...(route.mtu !== undefined && { mtu: route.mtu }),
-      ...(route.advmss !== undefined && { advmss: route.advmss }),
-    }),
+  const via = () => (route.gw === undefined ? '' : ` via "${formatIp(route.gw)}"`);
+  attempt(
+    () => `Cannot add route to "${formatCidr(route.dst)}"${via()} on "${link.name}"`,
+    () =>
+      inside.route.add({
+        dst: route.dst,
+        oif: link.index,
+        ...(route.gw && { gw: route.gw }),
+        ...(route.priority !== undefined && { priority: route.priority }),
+        ...(route.table !== undefined && { table: route.table }),
+        ...(route.scope !== undefined && { scope: route.scope }),
+        ...(route.mtu !== undefined && { mtu: route.mtu }),
+        ...(route.advmss !== undefined && { advmss: route.advmss }),
+      }),
   );
 }
 
@@ -136,10 +140,10 @@ function waitForDad({ netns, inside, link }: Sandbox, plan: Addressing): void {
   }
 }
 
-function attempt(what: string, step: () => void): void {
+function attempt(what: () => string, step: () => void): void {
   try {
     step();
   } catch (cause) {
-    throw new Error(what, { cause });
+    throw new Error(what(), { cause });
   }
 }

@@ -2,7 +2,7 @@
 // portmap opens it, since a flow keeps the translation that its first packet met, whatever the rules say since.
 import { NETLINK_NETFILTER } from '../linux/netlink-socket.ts';
 import { type Netns, withNetns } from '../linux/netns.ts';
-import { SystemError } from '../linux/system-error.ts';
+import { ENOENT, SystemError } from '../linux/system-error.ts';
 import { type NetlinkConnection, openNetlink } from '../netlink/connection.ts';
 import type { NetlinkMessage } from '../netlink/message.ts';
 import { NetlinkError } from '../netlink/netlink-error.ts';
@@ -174,12 +174,8 @@ class FlowTable implements Conntrack {
 
   /** `undefined` when it has ended by now. */
   #find(flow: FlowIdentity): Flow | undefined {
-    try {
-      return decodeFlow(this.#connection.get(`get flow ${describeFlow(flow)}`, encodeGet(flow)));
-    } catch (error) {
-      if (error instanceof NetlinkError && error.code === 'ENOENT') return undefined;
-      throw error;
-    }
+    const answer = this.#connection.find(`get flow ${describeFlow(flow)}`, encodeGet(flow), [ENOENT]);
+    return answer && decodeFlow(answer);
   }
 
   #listAll(): NetlinkMessage[] {

@@ -229,7 +229,7 @@ function call(name: SyscallName, ...values: readonly (number | Uint8Array)[]): n
   native ??= openNative();
   const [a = NONE, b = NONE, c = NONE, d = NONE, e = NONE, f = NONE] = values.map(argument);
   for (;;) {
-    const result = native.syscall(native.numbers[name], a, b, c, d, e, f);
+    const result = native.syscall(BigInt(native.numbers[name]), a, b, c, d, e, f);
     if (result >= 0n) return Number(result);
     // node:ffi tells no errno. It lies in this thread's memory, and nothing ran in between.
     const errno = native.getInt32(native.errno);
@@ -247,7 +247,7 @@ let native: Native | undefined;
 
 interface Native {
   readonly syscall: Syscall;
-  readonly numbers: Readonly<Record<SyscallName, bigint>>;
+  readonly numbers: Readonly<Record<SyscallName, number>>;
   readonly getInt32: Ffi['getInt32'];
   readonly getRawPointer: Ffi['getRawPointer'];
   readonly errno: bigint;
@@ -264,9 +264,7 @@ function openNative(): Native {
       arguments: ['i64', pointer, pointer, pointer, pointer, pointer, pointer],
       return: 'i64',
     }),
-    numbers: Object.fromEntries(
-      Object.entries(numbers).map(([name, number]) => [name, BigInt(number)]),
-    ) as Record<SyscallName, bigint>, // fromEntries forgets the keys
+    numbers,
     getInt32: ffi.getInt32,
     getRawPointer: ffi.getRawPointer,
     errno: library.getFunction('__errno_location', { arguments: [], return: pointer })(),

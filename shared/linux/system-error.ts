@@ -42,6 +42,7 @@ export function describeErrno(errno: number): string {
   return words === undefined || words.startsWith('Unknown system error') ? name : `${words} (${name})`;
 }
 
+export const ENOENT = 2;
 export const EINTR = 4;
 export const EAGAIN = 11;
 export const ENODATA = 61;
@@ -51,6 +52,7 @@ export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
 export const ENOPROTOOPT = 92;
 export const ETIMEDOUT = 110;
+export const ENODEV = 19;
 export const EINVAL = 22;
 export const ENOTTY = 25;
 

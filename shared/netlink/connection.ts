@@ -32,6 +32,8 @@ export interface NetlinkConnection extends Disposable {
   request(operation: string, request: NetlinkRequest): NetlinkMessage[];
   /** One question, its one answer; no acknowledgement is asked for. Throws NetlinkError. */
   get(operation: string, request: NetlinkRequest): NetlinkMessage;
+  /** The same for what need not be there: `undefined` when the kernel answers one of the numbers in `absent`. */
+  find(operation: string, request: NetlinkRequest, absent: readonly number[]): NetlinkMessage | undefined;
   /**
    * A dump: every object the kernel lists. NLM_F_REQUEST and NLM_F_DUMP are added. A dump that was interrupted by a
    * change (NLM_F_DUMP_INTR) or overran the socket is asked for again, a bounded number of times, then NetlinkError
@@ -78,6 +80,11 @@ function noHeader(): number {
   return 0;
 }
 
+/** An acknowledgement is no answer to a question. */
+function refusalIn(answer: NetlinkMessage): Refusal {
+  return decodeAck(answer) ?? { errno: EBADMSG, sequence: answer.sequence };
+}
+
 class Connection implements NetlinkConnection {
   readonly #socket: NetlinkSocket;
   readonly #headerLength: (type: number) => number;
@@ -93,7 +100,22 @@ class Connection implements NetlinkConnection {
   }
 
   get(operation: string, request: NetlinkRequest): NetlinkMessage {
-    return again(() => this.#get(operation, request));
+    return again(() => {
+      const answer = this.#ask(operation, request);
+      if (answer.type === NLMSG_ERROR) throw new NetlinkError(operation, refusalIn(answer));
+      return answer;
+    });
+  }
+
+  // Much is looked for that is mostly not there, and an error with its stack takes longer to make than the question.
+  find(operation: string, request: NetlinkRequest, absent: readonly number[]): NetlinkMessage | undefined {
+    return again(() => {
+      const answer = this.#ask(operation, request);
+      if (answer.type !== NLMSG_ERROR) return answer;
+      const refusal = refusalIn(answer);
+      if (absent.includes(refusal.errno)) return undefined;
+      throw new NetlinkError(operation, refusal);
+    });
   }
 
   #request(operation: string, request: NetlinkRequest): NetlinkMessage[] {
@@ -111,14 +133,12 @@ class Connection implements NetlinkConnection {
     }
   }
 
-  #get(operation: string, request: NetlinkRequest): NetlinkMessage {
+  /** The first message of the answer: what was asked for, or an error. */
+  #ask(operation: string, request: NetlinkRequest): NetlinkMessage {
     const sequence = this.#send(operation, request, NLM_F_REQUEST);
     for (;;) {
-      for (const message of this.#receive(operation, sequence)) {
-        if (message.type !== NLMSG_ERROR) return message;
-        const refusal = decodeAck(message) ?? { errno: EBADMSG, sequence, kernelMessage: undefined };
-        throw new NetlinkError(operation, refusal);
-      }
+      const [answer] = this.#receive(operation, sequence);
+      if (answer !== undefined) return answer;
     }
   }
 

@@ -1,7 +1,7 @@
 // nf_tables on one socket: reads that ask for what they need, and commits. What other code opens to reach the ruleset.
 // Callers take nodes and verbs from objects.ts, statements from statements.ts; facts are those of decode.ts.
 import type { Netns } from '../linux/netns.ts';
-import { EAGAIN, SystemError } from '../linux/system-error.ts';
+import { EAGAIN, ENOENT, SystemError } from '../linux/system-error.ts';
 import { type NetlinkConnection, openNetlink } from '../netlink/connection.ts';
 import type { NetlinkMessage, NetlinkRequest } from '../netlink/message.ts';
 import { NetlinkError } from '../netlink/netlink-error.ts';
@@ -241,12 +241,7 @@ class Ruleset implements Nftables {
   }
 
   #find(operation: string, message: NetlinkRequest): NetlinkMessage | undefined {
-    try {
-      return this.#connection.get(operation, message);
-    } catch (error) {
-      if (error instanceof NetlinkError && error.code === 'ENOENT') return undefined;
-      throw error;
-    }
+    return this.#connection.find(operation, message, [ENOENT]);
   }
 
   /**

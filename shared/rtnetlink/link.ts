@@ -1,6 +1,7 @@
 // Links: what `ip link` shows and changes. rtnetlink.ts offers LinkService as `.link` to the plugins.
 import { formatMac, parseMac } from '../ip/mac.ts';
 import type { Netns } from '../linux/netns.ts';
+import { ENODEV } from '../linux/system-error.ts';
 import { type Attributes, AttributeWriter, readAttributes } from '../netlink/attributes.ts';
 import { HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
 import type { NetlinkConnection } from '../netlink/connection.ts';
@@ -134,12 +135,8 @@ export class LinkService {
 
   /** Asks for one link by its key, never for all. Equivalent to: `ip link show dev veth0` */
   find(key: LinkKey): Link | undefined {
-    try {
-      return this.get(key);
-    } catch (error) {
-      if (error instanceof NetlinkError && error.code === 'ENODEV') return undefined;
-      throw error;
-    }
+    const answer = this.#connection.find(`get link ${nameOf(key)}`, encodeGetLink(key), [ENODEV]);
+    return answer && decodeLink(answer);
   }
 
   /** The same, but throws NetlinkError ENODEV naming the link when it does not exist. Equivalent to: `ip link show dev veth0` */

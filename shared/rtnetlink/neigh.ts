@@ -2,11 +2,11 @@
 // What `ip neigh` and `bridge fdb` show. rtnetlink.ts offers NeighService as `.neigh` to the plugins.
 import { type Family, formatIp, type Ip, ipFromBytes, ipToBytes } from '../ip/cidr.ts';
 import { formatMac, parseMac } from '../ip/mac.ts';
+import { ENODEV, ENOENT } from '../linux/system-error.ts';
 import { AttributeWriter, readAttributes } from '../netlink/attributes.ts';
 import { HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
 import type { NetlinkConnection } from '../netlink/connection.ts';
 import { type NetlinkMessage, type NetlinkRequest, NLM_F_CREATE, NLM_F_EXCL } from '../netlink/message.ts';
-import { NetlinkError } from '../netlink/netlink-error.ts';
 import {
   AF_BRIDGE,
   AF_INET,
@@ -103,13 +103,7 @@ export class NeighService {
   }
 
   #find(operation: string, request: NetlinkRequest): NetlinkMessage | undefined {
-    try {
-      return this.#connection.get(operation, request);
-    } catch (error) {
-      if (error instanceof NetlinkError && (error.code === 'ENOENT' || error.code === 'ENODEV'))
-        return undefined;
-      throw error;
-    }
+    return this.#connection.find(operation, request, [ENOENT, ENODEV]);
   }
 }
 
