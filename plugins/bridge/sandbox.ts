@@ -70,6 +70,10 @@ function tuneSandbox({ netns, link, log }: Sandbox, config: BridgeConfig, plan: 
     if (usesIpv6) {
       enableIpv6(link.name, log);
     }
+    if (plan.routes.some(({ dst }) => dst.ip.family === 6 && dst.prefix === 0)) {
+      // Who was told the way out takes no other from a neighbour (CVE-2020-10749).
+      setLinkSysctl('ipv6', link.name, 'accept_ra', '0', log);
+    }
   });
 }
 

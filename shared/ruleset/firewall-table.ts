@@ -1,4 +1,4 @@
-// The constant part of the table that judges forwarded packets: established flows, bridges that are kept apart, and the
+// The constant part of the table that judges forwarded packets: established flows, bridges that are closed, and the
 // addresses of containers. Used by firewall.ts; written by the first ADD of the firewall plugin.
 import type { Family } from '../ip/cidr.ts';
 import {
@@ -6,6 +6,7 @@ import {
   type Chain,
   type Command,
   chain,
+  flush,
   map,
   type NftMap,
   type NftSet,
@@ -13,7 +14,18 @@ import {
   rule,
   set,
 } from '../nftables/objects.ts';
-import { accept, concat, ct, drop, iifname, ip, ip6, oifname } from '../nftables/statements.ts';
+import {
+  accept,
+  concat,
+  ct,
+  drop,
+  iifname,
+  ip,
+  ip6,
+  jump,
+  oifname,
+  return_,
+} from '../nftables/statements.ts';
 import { FORMAT_COMMENT, isOutdated, replaceChain, TABLE } from './table.ts';
 
 /** NF_IP_PRI_FILTER. Any place would do: a drop is final wherever it is said, an accept for its own chain alone. */
@@ -33,7 +45,7 @@ export const INTRA_BRIDGE: NftMap = map({
   data: 'verdict',
 });
 
-/** Bridges with an ingress policy; none of them lets in anything from another. */
+/** Bridges with an ingress policy: what comes to them from elsewhere is judged by `ingress`. */
 export const CLOSED_BRIDGES: NftSet = set({ table: TABLE, name: 'closed-bridges', key: ['ifname'] });
 
 export const FORWARD: Chain = chain({
@@ -45,21 +57,43 @@ export const FORWARD: Chain = chain({
   comment: FORMAT_COMMENT,
 });
 
+/** What comes to a closed bridge by another link. */
+export const INGRESS: Chain = chain({ table: TABLE, name: 'ingress' });
+
+/** Both chains with their rules, in the order in which they are written and checked. */
+export function firewallRules(): readonly (readonly [Chain, readonly Rule[]])[] {
+  return [
+    [INGRESS, rules(INGRESS, ingressStatements())],
+    [FORWARD, rules(FORWARD, forwardStatements())],
+  ];
+}
+
 /**
- * The rules of `forward`, in order: one for established flows, two look-ups that keep bridges apart, and four that let
- * containers through. With the chain's policy of accept the last four change nothing; they are there for hosts whose
- * administrator sets it to drop.
+ * One rule for established flows, two look-ups for closed bridges, and four that let containers through. With the chain's
+ * policy of accept the last four change nothing; they are there for hosts whose administrator sets it to drop.
  */
-export function forwardRules(): Rule[] {
+function forwardStatements(): Rule['statements'][] {
   return [
     [ct.state.isAnyOf('established', 'related'), accept()],
     [concat(iifname, oifname).vmap(INTRA_BRIDGE)],
-    [iifname.in(CLOSED_BRIDGES), oifname.in(CLOSED_BRIDGES), drop()],
+    [oifname.in(CLOSED_BRIDGES), jump(INGRESS)],
     [concat(ip.saddr, iifname).in(ADMITTED[4]), accept()],
     [concat(ip6.saddr, iifname).in(ADMITTED[6]), accept()],
     [ct.status.has('dnat'), concat(ip.daddr, oifname).in(ADMITTED[4]), accept()],
     [ct.status.has('dnat'), concat(ip6.daddr, oifname).in(ADMITTED[6]), accept()],
-  ].map((statements) => rule({ chain: FORWARD, statements }));
+  ];
+}
+
+/**
+ * Nothing from another closed bridge, by no way; from anywhere else what was redirected to a container. A packet that is
+ * not tracked has no status to ask for, so the last rule asks for none.
+ */
+function ingressStatements(): Rule['statements'][] {
+  return [[iifname.in(CLOSED_BRIDGES), drop()], [ct.status.has('dnat'), return_()], [drop()]];
+}
+
+function rules(target: Chain, lists: readonly Rule['statements'][]): Rule[] {
+  return lists.map((statements) => rule({ chain: target, statements }));
 }
 
 /**
@@ -70,8 +104,9 @@ export function planFirewallTable(found: { readonly comment: string | undefined 
     return [];
   }
   return [
-    ...[TABLE, ADMITTED[4], ADMITTED[6], INTRA_BRIDGE, CLOSED_BRIDGES].map(add),
+    ...[TABLE, ADMITTED[4], ADMITTED[6], INTRA_BRIDGE, CLOSED_BRIDGES, INGRESS].map(add),
+    flush(INGRESS),
     ...replaceChain(FORWARD, found),
-    ...forwardRules().map(add),
+    ...firewallRules().flatMap(([, rules]) => rules.map(add)),
   ];
 }

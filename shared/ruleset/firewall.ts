@@ -13,15 +13,14 @@ import {
   ADMITTED,
   CLOSED_BRIDGES,
   FORWARD,
-  forwardRules,
+  firewallRules,
   INTRA_BRIDGE,
   planFirewallTable,
 } from './firewall-table.ts';
 import { FORMAT, formatIn } from './table.ts';
 
 /**
- * What may reach the containers of a bridge: anything; all but containers of other bridges with a policy; nor those of
- * the bridge itself.
+ * What may open a flow to the containers of a bridge, beside this host and published ports: anything; each other; nobody.
  */
 export type IngressPolicy = 'open' | 'same-bridge' | 'isolated';
 
@@ -123,7 +122,9 @@ export function expectFirewall(nft: Nftables, wish: FirewallWish): void {
   const view = viewTable(nft, FORWARD.table);
   const base = expectChain(view, FORWARD);
   if (formatIn(base.comment) <= FORMAT) {
-    expectRules(view, FORWARD, forwardRules());
+    for (const [chain, rules] of firewallRules()) {
+      expectRules(view, chain, rules);
+    }
   }
   for (const [index, element] of admittedElements(wish).entries()) {
     expectElement(nft, element, `address "${formatIp(wish.addresses[index] as Ip)}" by "${wish.bridge}"`);

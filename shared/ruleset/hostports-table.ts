@@ -171,9 +171,15 @@ export function planHostportsTable(found: { readonly comment: string | undefined
   ];
 }
 
-/** With route_localnet a neighbour could otherwise reach what listens on 127.0.0.1 only (CVE-2020-8558). */
+/**
+ * With route_localnet a neighbour could otherwise reach what listens on 127.0.0.1 only (CVE-2020-8558), and pass for this
+ * host itself: of the sources in 127.0.0.0/8 the kernel then refuses its own addresses alone, in all 127.0.0.1.
+ */
 function guardRules(): Rule[] {
-  return rules(GUARD, [[iifname.isNot('lo'), ip.daddr.is(LOOPBACK4), drop()]]);
+  return rules(GUARD, [
+    [iifname.isNot('lo'), ip.daddr.is(LOOPBACK4), drop()],
+    [iifname.isNot('lo'), ip.saddr.is(LOOPBACK4), drop()],
+  ]);
 }
 
 /** The guard alone, for a table without the rest. */

@@ -19,7 +19,7 @@ import { ip, ip6 } from '../nftables/statements.ts';
  * The version of the constant part, kept in a comment. What an older version wrote is brought up to date, what a newer
  * one wrote is left alone: its rules serve our elements too.
  */
-export const FORMAT = 2;
+export const FORMAT = 3;
 
 /** NF_IP_PRI_NAT_SRC of linux/netfilter_ipv4.h, which nft prints as `srcnat`. */
 const PRIORITY_SRCNAT = 100;

@@ -214,6 +214,17 @@ test('A bridge never accepts router advertisements, were it told to before', asy
   expect((await host.run('sysctl', ['-n', 'net.ipv6.conf.cni0.accept_ra'])).stdout.trim()).toBe('0');
 });
 
+test.each([
+  [true, '0'],
+  [false, '1'],
+])('With a default route of its own (%s) a sandbox has accept_ra %s', async (isDefaultGateway, accept) => {
+  const host = await openPrivateHost();
+  onTestFinished(() => host.close());
+  const pod = await host.addSandbox('pod');
+  await attach(host, network({ ipspoofchk: false, isDefaultGateway }), pod);
+  expect((await pod.run('sysctl', ['-n', 'net.ipv6.conf.eth0.accept_ra'])).stdout.trim()).toBe(accept);
+});
+
 describe('what the reference made for its macspoofchk', () => {
   const config = network({ ipspoofchk: false, macspoofchk: true });
   const reference = { directory: REFERENCE };

@@ -235,6 +235,29 @@ describe('firewalld', () => {
     },
   );
 
+  test('that is reloaded opens no way past the policy of a bridge', async () => {
+    const world = await openWorld(startFirewalld);
+    const { host, lan, published } = world;
+    await host.shell('firewall-cmd --set-default-zone=trusted'); // which lets everything pass
+    const direct = async () =>
+      (
+        await askAll(
+          lan,
+          TRANSPORTS.map((transport) => ({
+            transport,
+            address: transport.endsWith('4') ? published.ip4 : published.ip6,
+            port: 80,
+          })),
+        )
+      ).map((reply) => reply?.name ?? '-');
+    expect(await direct()).toEqual(Array(4).fill('pod'));
+    await admit(host, published, { ingressPolicy: 'same-bridge' });
+    expect(await direct()).toEqual(Array(4).fill('-'));
+    await host.shell('firewall-cmd --reload');
+    expect(await direct()).toEqual(Array(4).fill('-'));
+    expect((await passes(world)).inbound).toEqual(ALL.inbound);
+  });
+
   test('that is not there is an error for those who ask for it', async () => {
     const host = await openTestHost();
     const attached = await attach(host, WALLED, await host.addSandbox('pod'));

@@ -1,8 +1,10 @@
 // Who reaches a container under each ingress policy: asked with packets of both families, over TCP and UDP, through
 // published ports and without. Part of `npm run test:binary`.
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { openNetns } from '../../shared/linux/netns.ts';
 import { type Published, publish } from '../support/chain.ts';
 import { admit, WALLED } from '../support/firewall.ts';
+import { openMailbox } from '../support/mailbox.ts';
 import {
   directReachability,
   openPortWorld,
@@ -23,8 +25,17 @@ const FROM_OUTSIDE = [
 ];
 const WAYS = ['uplink', 'lan', 'gateway'];
 
-/** The whole table: from outside and from the host everything goes, whatever the policy. */
-function table({ own, other }: { own: 'host' | '-'; other: 'host' | '-' }): string[] {
+interface Reach {
+  /** From the bridge itself. */
+  readonly own: 'host' | '-';
+  /** From another bridge, by published ports. */
+  readonly other: 'host' | '-';
+  /** Whether from another link any port is reached by the container's own address. */
+  readonly isRouted: boolean;
+}
+
+/** The whole table: from the host everything goes, and from outside all published ports, whatever the policy. */
+function table({ own, other, isRouted }: Reach): string[] {
   const row = (from: string, to: string, cell: string) =>
     [from.padEnd(17), to.padEnd(9), ...Array(4).fill(cell.padEnd(5))].join(' ').trimEnd();
   const rows = (from: string, cell: string) => WAYS.map((way) => row(from, way, cell));
@@ -33,21 +44,21 @@ function table({ own, other }: { own: 'host' | '-'; other: 'host' | '-' }): stri
     ...rows('container itself', own),
     ...rows('its neighbour', own),
     ...rows('other network', other),
-    row('LAN host', 'container', 'own'),
+    row('LAN host', 'container', isRouted ? 'own' : '-'),
     row('host', 'container', 'host'),
     row('its neighbour', 'container', own === '-' ? '-' : 'own'),
-    row('other network', 'container', other),
+    row('other network', 'container', isRouted ? other : '-'),
   ];
 }
 
 const CASES: readonly [policy: string, others: string, expected: string[]][] = [
-  ['open', 'open', table({ own: 'host', other: 'host' })],
-  ['open', 'isolated', table({ own: 'host', other: 'host' })],
-  ['same-bridge', 'open', table({ own: 'host', other: 'host' })],
-  ['same-bridge', 'same-bridge', table({ own: 'host', other: '-' })],
-  ['same-bridge', 'isolated', table({ own: 'host', other: '-' })],
-  ['isolated', 'open', table({ own: '-', other: 'host' })],
-  ['isolated', 'same-bridge', table({ own: '-', other: '-' })],
+  ['open', 'open', table({ own: 'host', other: 'host', isRouted: true })],
+  ['open', 'isolated', table({ own: 'host', other: 'host', isRouted: true })],
+  ['same-bridge', 'open', table({ own: 'host', other: 'host', isRouted: false })],
+  ['same-bridge', 'same-bridge', table({ own: 'host', other: '-', isRouted: false })],
+  ['same-bridge', 'isolated', table({ own: 'host', other: '-', isRouted: false })],
+  ['isolated', 'open', table({ own: '-', other: 'host', isRouted: false })],
+  ['isolated', 'same-bridge', table({ own: '-', other: '-', isRouted: false })],
 ];
 
 async function openWorld(): Promise<PortWorld & { readonly published: Published }> {
@@ -77,4 +88,22 @@ describe.each([0, 1] as const)('with bridge netfilter %i', (state) => {
     ];
     expect([...published, ...direct]).toEqual(expected);
   });
+});
+
+test('A bridge with a policy lets in no packet from elsewhere that belongs to no flow', async () => {
+  const world = await openWorld();
+  const { host, lan, pod, published } = world;
+  await host.run('nft', ['-f', '-'], {
+    input: 'table inet untracked { chain first { type filter hook prerouting priority -400; notrack; }; }',
+  });
+  using netns = openNetns(host.file(pod.path));
+  using box = openMailbox(netns, '0.0.0.0', 7007);
+  const say = (word: string) => lan.shell(`echo ${word} > /dev/udp/${published.ip4}/7007`);
+  for (const policy of ['same-bridge', 'isolated', 'open']) {
+    await admit(host, published, { ingressPolicy: policy });
+    await say(policy);
+  }
+  const words: string[] = [];
+  await expect.poll(() => words.push(...box.received()), { timeout: 2000 }).toBeGreaterThan(0);
+  expect(words).toEqual(['open\n']);
 });
