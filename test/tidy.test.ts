@@ -209,6 +209,39 @@ describe('Documents', () => {
   });
 });
 
+describe('Known cases in docs/security.md', () => {
+  const text = readFileSync(join(ROOT, 'docs/security.md'), 'utf8');
+  const table = /<!-- cases -->\n(.*)<!-- \/cases -->/s.exec(text)?.[1] ?? '';
+  const rows = table.split('\n').slice(2, -1);
+
+  test('are sixteen', () => {
+    expect(rows).toHaveLength(16);
+  });
+
+  test.each(rows.map((row) => [row.split('|')[1]?.trim() ?? '', row] as const))(
+    '%s: every test that is named for it exists',
+    (_, row) => {
+      const cited = [...row.matchAll(/`(test\/[^`]+)` › ((?:(?:, )?`[^`]+`)+)/g)];
+      expect(cited.length).toBeGreaterThan(0);
+      expect(row.match(/`test\//g)).toHaveLength(cited.length);
+      const missing = cited.flatMap(([, path = '', titles = '']) => {
+        const source = existsSync(join(ROOT, path)) ? readFileSync(join(ROOT, path), 'utf8') : '';
+        return [...titles.matchAll(/`([^`]+)`/g)]
+          .map(([, title = '']) => title)
+          .filter((title) => !hasTitle(source, title))
+          .map((title) => `${path} › ${title}`);
+      });
+      expect(missing).toEqual([]);
+    },
+  );
+
+  /** Where a title is put together, "…" stands for what the source has between the quotes. */
+  function hasTitle(source: string, title: string): boolean {
+    const parts = title.split('…').map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+    return title !== '…' && new RegExp(`['"\`]${parts.join('\\$\\{[^}]+\\}')}['"\`]`).test(source);
+  }
+});
+
 describe('Packages', () => {
   const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as Record<
     string,

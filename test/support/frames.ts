@@ -111,16 +111,24 @@ export function udp(sport: number, dport: number, data = marker()): Buffer {
   return Buffer.concat([u16(sport), u16(dport), u16(8 + data.length), u16(0), data]);
 }
 
-/** The checksum of a packet of IPv6 is right, so that a kernel takes the message for true. */
+/** A whole packet: over IPv6 there is no datagram without a checksum. */
+export function udp6(src: string, dst: string, sport: number, dport: number, data = marker()): Buffer {
+  const datagram = udp(sport, dport, data);
+  datagram.writeUInt16BE(upperChecksum(src, dst, 17, datagram) || 0xffff, 6);
+  return ipv6(src, dst, 17, datagram);
+}
+
+/** The checksum is right, so that a kernel takes the message for true. */
 export function icmpv6(src: string, dst: string, type: number, body: Buffer): Buffer {
   const message = Buffer.concat([Buffer.from([type, 0, 0, 0]), body]);
-  const pseudo = Buffer.concat([
-    address(src),
-    address(dst),
-    Buffer.from([0, 0, 0, message.length, 0, 0, 0, 58]),
-  ]);
-  message.writeUInt16BE(checksum(Buffer.concat([pseudo, message])), 2);
+  message.writeUInt16BE(upperChecksum(src, dst, 58, message), 2);
   return ipv6(src, dst, 58, message);
+}
+
+/** RFC 8200, section 8.1. */
+function upperChecksum(src: string, dst: string, next: number, payload: Buffer): number {
+  const pseudo = [address(src), address(dst), Buffer.from([0, 0, 0, payload.length, 0, 0, 0, next])];
+  return checksum(Buffer.concat([...pseudo, payload, Buffer.alloc(payload.length % 2)]));
 }
 
 export function icmp(type: number): Buffer {
@@ -141,6 +149,14 @@ export function neighbour(
   const flags = Buffer.from([0x20, 0, 0, 0]); // override, in an advertisement
   const tail = option === undefined ? [] : [Buffer.from([option.type, 1]), parseMac(option.mac)];
   return Buffer.concat([flags, address(target), ...tail]);
+}
+
+/** The body of a router advertisement that wants to be the default router for half an hour; RFC 4861, section 4.2. */
+export function routerAdvertisement(): Buffer {
+  const body = Buffer.alloc(12);
+  body.writeUInt8(64, 0); // hop limit
+  body.writeUInt16BE(1800, 2); // lifetime
+  return body;
 }
 
 let count = 0;

@@ -58,12 +58,19 @@ export interface Known {
   readonly sandbox: Sandbox;
   readonly prevResult?: CniResult;
   readonly portMappings?: readonly Mapping[];
+  /** Of the plugins, those under test unless said otherwise. */
+  readonly directory?: string;
 }
 
 /** The calls of a list, first plugin first. */
 export function callsOfList(list: List, known: Known): PluginCall[] {
-  const { sandbox, portMappings = MAPPINGS } = known;
-  const place = { containerId: sandbox.name, netns: sandbox.path, ifname: 'eth0' };
+  const { sandbox, portMappings = MAPPINGS, directory } = known;
+  const place = {
+    containerId: sandbox.name,
+    netns: sandbox.path,
+    ifname: 'eth0',
+    ...(directory && { directory }),
+  };
   return list.plugins.map((entry) => ({
     ...place,
     plugin: entry.type,
