@@ -14,11 +14,24 @@ export class CniError extends Error {
   readonly details: string | undefined;
 
   constructor(code: number, msg: string, options: CniErrorOptions = {}) {
-    super(msg, options.cause === undefined ? undefined : { cause: options.cause });
+    super(printable(msg), options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
-    this.details = options.details;
+    this.details = options.details === undefined ? undefined : printable(options.details, '\n');
   }
 }
+
+/**
+ * The text with escapes in place of characters that move a cursor, hide what stands beside them or begin a line in a log:
+ * messages hold what callers, files and the kernel said. `but` names those that stay.
+ */
+export function printable(text: string, but = ''): string {
+  return text.replace(UNPRINTABLE, (char) =>
+    but.includes(char) ? char : `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
+
+// Control characters, separators of lines, and what changes the direction of writing (Unicode, Bidi_Control).
+const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
 
 export interface ErrorCode {
   readonly code: number;

@@ -2,7 +2,7 @@
 // portmap opens it, since a flow keeps the translation that its first packet met, whatever the rules say since.
 import { NETLINK_NETFILTER } from '../linux/netlink-socket.ts';
 import { type Netns, withNetns } from '../linux/netns.ts';
-import { ENOENT, SystemError } from '../linux/system-error.ts';
+import { EBADMSG, ENOENT, SystemError } from '../linux/system-error.ts';
 import { type NetlinkConnection, openNetlink } from '../netlink/connection.ts';
 import type { NetlinkMessage } from '../netlink/message.ts';
 import { NetlinkError } from '../netlink/netlink-error.ts';
@@ -142,8 +142,9 @@ class FlowTable implements Conntrack {
 
   count(): number {
     const operation = 'count the flows';
-    const count = decodeCount(this.#connection.get(operation, encodeCount()));
-    if (count === undefined) throw new Error(`Cannot ${operation}: malformed answer`);
+    const reply = this.#connection.get(operation, encodeCount());
+    const count = decodeCount(reply);
+    if (count === undefined) throw new NetlinkError(operation, { errno: EBADMSG, sequence: reply.sequence });
     return count;
   }
 

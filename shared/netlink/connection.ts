@@ -20,7 +20,7 @@ import {
   NLMSG_OVERRUN,
   splitMessages,
 } from './message.ts';
-import { NetlinkError, type Refusal } from './netlink-error.ts';
+import { decodeReply, NetlinkError, type Refusal } from './netlink-error.ts';
 import { traceMessages } from './trace.ts';
 
 /** `operation` names verb and object for errors and traces: 'add veth "veth1a2b"'. */
@@ -81,8 +81,8 @@ function noHeader(): number {
 }
 
 /** An acknowledgement is no answer to a question. */
-function refusalIn(answer: NetlinkMessage): Refusal {
-  return decodeAck(answer) ?? { errno: EBADMSG, sequence: answer.sequence };
+function refusalIn(operation: string, answer: NetlinkMessage): Refusal {
+  return decodeReply(operation, answer, decodeAck) ?? { errno: EBADMSG, sequence: answer.sequence };
 }
 
 class Connection implements NetlinkConnection {
@@ -102,7 +102,7 @@ class Connection implements NetlinkConnection {
   get(operation: string, request: NetlinkRequest): NetlinkMessage {
     return again(() => {
       const answer = this.#ask(operation, request);
-      if (answer.type === NLMSG_ERROR) throw new NetlinkError(operation, refusalIn(answer));
+      if (answer.type === NLMSG_ERROR) throw new NetlinkError(operation, refusalIn(operation, answer));
       return answer;
     });
   }
@@ -112,7 +112,7 @@ class Connection implements NetlinkConnection {
     return again(() => {
       const answer = this.#ask(operation, request);
       if (answer.type !== NLMSG_ERROR) return answer;
-      const refusal = refusalIn(answer);
+      const refusal = refusalIn(operation, answer);
       if (absent.includes(refusal.errno)) return undefined;
       throw new NetlinkError(operation, refusal);
     });
@@ -124,7 +124,7 @@ class Connection implements NetlinkConnection {
     for (;;) {
       for (const message of this.#receive(operation, sequence)) {
         if (message.type === NLMSG_ERROR) {
-          const refusal = decodeAck(message);
+          const refusal = decodeReply(operation, message, decodeAck);
           if (refusal !== undefined) throw new NetlinkError(operation, refusal);
           return replies;
         }
@@ -187,7 +187,7 @@ class Connection implements NetlinkConnection {
           replies.push(message);
           continue;
         }
-        const refusal = decodeAck(message);
+        const refusal = decodeReply(operation, message, decodeAck);
         if (refusal === undefined) acknowledged.push(index);
         else refusals.push({ ...refusal, index });
       }
@@ -213,7 +213,8 @@ class Connection implements NetlinkConnection {
       for (const message of messages) {
         interrupted ||= (message.flags & NLM_F_DUMP_INTR) !== 0;
         if (message.type === NLMSG_ERROR || message.type === NLMSG_DONE) {
-          const refusal = message.type === NLMSG_DONE ? decodeDone(message) : decodeAck(message);
+          const decode = message.type === NLMSG_DONE ? decodeDone : decodeAck;
+          const refusal = decodeReply(operation, message, decode);
           if (refusal !== undefined) throw new NetlinkError(operation, refusal);
           return interrupted ? undefined : found;
         }

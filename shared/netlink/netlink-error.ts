@@ -1,6 +1,7 @@
 // What a refused netlink request looks like: what was tried, the kernel's number and, often, its own sentence.
 // connection.ts throws it; plugins look at `code` through cni/error.ts's hasCode.
-import { describeErrno, errnoName } from '../linux/system-error.ts';
+import { describeErrno, EBADMSG, errnoName } from '../linux/system-error.ts';
+import type { NetlinkMessage } from './message.ts';
 
 /** The parts of a refusal that `ack.ts` finds in the kernel's answer. */
 export interface Refusal {
@@ -39,6 +40,19 @@ export class NetlinkError extends Error {
     this.kernelMessage = refusal.kernelMessage;
     this.offset = refusal.offset;
     this.missingType = refusal.missingType;
+  }
+}
+
+/** What `decode` makes of an answer. Throws NetlinkError EBADMSG naming the operation for one that it cannot read. */
+export function decodeReply<T>(
+  operation: string,
+  message: NetlinkMessage,
+  decode: (message: NetlinkMessage) => T,
+): T {
+  try {
+    return decode(message);
+  } catch (cause) {
+    throw new NetlinkError(operation, { errno: EBADMSG, sequence: message.sequence }, { cause });
   }
 }
 

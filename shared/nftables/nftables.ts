@@ -1,7 +1,7 @@
 // nf_tables on one socket: reads that ask for what they need, and commits. What other code opens to reach the ruleset.
 // Callers take nodes and verbs from objects.ts, statements from statements.ts; facts are those of decode.ts.
 import type { Netns } from '../linux/netns.ts';
-import { EAGAIN, ENOENT, SystemError } from '../linux/system-error.ts';
+import { EAGAIN, EBADMSG, ENOENT, SystemError } from '../linux/system-error.ts';
 import { type NetlinkConnection, openNetlink } from '../netlink/connection.ts';
 import type { NetlinkMessage, NetlinkRequest } from '../netlink/message.ts';
 import { NetlinkError } from '../netlink/netlink-error.ts';
@@ -160,7 +160,8 @@ class Ruleset implements Nftables {
       throw cause;
     }
     const generation = decodeGeneration(reply);
-    if (generation === undefined) throw new Error(`Cannot ${operation}: malformed answer`);
+    if (generation === undefined)
+      throw new NetlinkError(operation, { errno: EBADMSG, sequence: reply.sequence });
     return generation;
   }
 

@@ -4,7 +4,7 @@ import { AttributeWriter, readAttributes } from '../netlink/attributes.ts';
 import { HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
 import type { NetlinkConnection } from '../netlink/connection.ts';
 import { type NetlinkMessage, type NetlinkRequest, NLM_F_CREATE, NLM_F_EXCL } from '../netlink/message.ts';
-import { NetlinkError } from '../netlink/netlink-error.ts';
+import { decodeReply, NetlinkError } from '../netlink/netlink-error.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -94,7 +94,7 @@ export class AddrService {
   list(filter: AddrFilter = {}): Addr[] {
     const addrs: Addr[] = [];
     for (const message of this.#listMessages(filter)) {
-      const addr = decodeAddr(message);
+      const addr = decodeReply(LISTING, message, decodeAddr);
       if (filter.index !== undefined && addr.index !== filter.index) continue;
       // A kernel without IPv6 answers a question for it with everything else.
       if (filter.family === undefined || addr.address.ip.family === filter.family) addrs.push(addr);
@@ -105,13 +105,15 @@ export class AddrService {
   /** A link that does not exist has no addresses. */
   #listMessages(filter: AddrFilter): NetlinkMessage[] {
     try {
-      return this.#connection.list('list addresses', encodeListAddrs(filter));
+      return this.#connection.list(LISTING, encodeListAddrs(filter));
     } catch (error) {
       if (error instanceof NetlinkError && error.code === 'ENODEV') return [];
       throw error;
     }
   }
 }
+
+const LISTING = 'list addresses';
 
 export function encodeNewAddr(spec: AddrSpec): NetlinkRequest {
   const writer = new AttributeWriter(encodeHeader(spec, spec));

@@ -4,6 +4,7 @@ import { AttributeWriter, readAttributes } from '../netlink/attributes.ts';
 import { HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
 import type { NetlinkConnection } from '../netlink/connection.ts';
 import type { NetlinkMessage, NetlinkRequest } from '../netlink/message.ts';
+import { decodeReply } from '../netlink/netlink-error.ts';
 import {
   AF_BRIDGE,
   BRIDGE_VLAN_INFO_PVID,
@@ -67,9 +68,11 @@ export class VlanService {
   /** Of one port or bridge, or of all. Throws NetlinkError. Equivalent to: `bridge -d vlan show dev veth0` */
   list({ index }: { readonly index?: number } = {}): PortVlansFact[] {
     const found: PortVlansFact[] = [];
-    for (const message of this.#connection.list('list the VLANs of bridge ports', encodeListVlans(index))) {
+    const operation = 'list the VLANs of bridge ports';
+    for (const message of this.#connection.list(operation, encodeListVlans(index))) {
       if (message.type !== RTM_NEWVLAN) continue;
-      found.push(...decodeVlans(message).filter((vlans) => index === undefined || vlans.index === index));
+      const told = decodeReply(operation, message, decodeVlans);
+      found.push(...told.filter((vlans) => index === undefined || vlans.index === index));
     }
     return found;
   }
@@ -95,8 +98,8 @@ export function encodeListVlans(index = 0): NetlinkRequest {
 
 /** One message tells some VLANs of one port; ranges of like ones share an entry. */
 export function decodeVlans(message: NetlinkMessage): PortVlansFact[] {
+  const entries = readAttributes(message.body, VLAN_HEADER).entries(); // first, for it looks at the length
   const index = viewOf(message.body).getUint32(4, HOST_LITTLE_ENDIAN);
-  const entries = readAttributes(message.body, VLAN_HEADER).entries();
   return entries.flatMap(({ type, value }) => {
     if (type !== BRIDGE_VLANDB_ENTRY) return [];
     const attributes = readAttributes(value);

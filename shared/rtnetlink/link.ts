@@ -6,7 +6,7 @@ import { type Attributes, AttributeWriter, readAttributes } from '../netlink/att
 import { HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
 import type { NetlinkConnection } from '../netlink/connection.ts';
 import { type NetlinkMessage, type NetlinkRequest, NLM_F_CREATE, NLM_F_EXCL } from '../netlink/message.ts';
-import { NetlinkError } from '../netlink/netlink-error.ts';
+import { decodeReply, NetlinkError } from '../netlink/netlink-error.ts';
 import { type BridgePort, decodeBridgePort, encodeSetPort, type PortChange } from './bridge-port.ts';
 import {
   IFF_ALLMULTI,
@@ -135,20 +135,23 @@ export class LinkService {
 
   /** Asks for one link by its key, never for all. Equivalent to: `ip link show dev veth0` */
   find(key: LinkKey): Link | undefined {
-    const answer = this.#connection.find(`get link ${nameOf(key)}`, encodeGetLink(key), [ENODEV]);
-    return answer && decodeLink(answer);
+    const operation = `get link ${nameOf(key)}`;
+    const answer = this.#connection.find(operation, encodeGetLink(key), [ENODEV]);
+    return answer && decodeReply(operation, answer, decodeLink);
   }
 
   /** The same, but throws NetlinkError ENODEV naming the link when it does not exist. Equivalent to: `ip link show dev veth0` */
   get(key: LinkKey): Link {
-    return decodeLink(this.#connection.get(`get link ${nameOf(key)}`, encodeGetLink(key)));
+    const operation = `get link ${nameOf(key)}`;
+    return decodeReply(operation, this.#connection.get(operation, encodeGetLink(key)), decodeLink);
   }
 
   /** The kernel filters; we look again, since one that does not know the kind filters nothing. Equivalent to: `ip link show type veth master cni0` */
   list(filter: LinkFilter = {}): Link[] {
     const links: Link[] = [];
-    for (const message of this.#connection.list('list links', encodeListLinks(filter))) {
-      const link = decodeLink(message);
+    const operation = 'list links';
+    for (const message of this.#connection.list(operation, encodeListLinks(filter))) {
+      const link = decodeReply(operation, message, decodeLink);
       if (filter.kind !== undefined && link.kind !== filter.kind) continue;
       if (filter.master !== undefined && link.master !== filter.master) continue;
       links.push(link);

@@ -7,6 +7,7 @@ import { AttributeWriter, readAttributes } from '../netlink/attributes.ts';
 import { HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
 import type { NetlinkConnection } from '../netlink/connection.ts';
 import { type NetlinkMessage, type NetlinkRequest, NLM_F_CREATE, NLM_F_EXCL } from '../netlink/message.ts';
+import { decodeReply } from '../netlink/netlink-error.ts';
 import {
   AF_BRIDGE,
   AF_INET,
@@ -70,14 +71,15 @@ export class NeighService {
   find(key: NeighKey): Neigh | undefined {
     const operation = `get neighbour "${formatIp(key.ip)}" of link ${key.index}`;
     const message = this.#find(operation, encodeGetNeigh(key));
-    return message && decodeNeigh(message);
+    return message && decodeReply(operation, message, decodeNeigh);
   }
 
   /** Throws NetlinkError. Equivalent to: `ip neigh show dev cni0` */
   list(filter: NeighFilter = {}): Neigh[] {
     const neighs: Neigh[] = [];
-    for (const message of this.#connection.list('list neighbours', encodeListNeighs(filter))) {
-      const neigh = decodeNeigh(message);
+    const operation = 'list neighbours';
+    for (const message of this.#connection.list(operation, encodeListNeighs(filter))) {
+      const neigh = decodeReply(operation, message, decodeNeigh);
       if (neigh !== undefined && (filter.index === undefined || neigh.index === filter.index))
         neighs.push(neigh);
     }
@@ -88,7 +90,7 @@ export class NeighService {
   findFdb(key: { readonly master: number; readonly lladdr: string }): FdbEntry | undefined {
     const operation = `get "${key.lladdr}" from the forwarding table of link ${key.master}`;
     const message = this.#find(operation, encodeGetFdb(key));
-    return message && decodeFdbEntry(message);
+    return message && decodeReply(operation, message, decodeFdbEntry);
   }
 
   /**

@@ -4,7 +4,7 @@ import { type Attributes, AttributeWriter, readAttributes } from '../netlink/att
 import { align, HOST_LITTLE_ENDIAN, viewOf } from '../netlink/bytes.ts';
 import type { NetlinkConnection } from '../netlink/connection.ts';
 import { type NetlinkMessage, type NetlinkRequest, NLM_F_CREATE } from '../netlink/message.ts';
-import { NetlinkError } from '../netlink/netlink-error.ts';
+import { decodeReply, NetlinkError } from '../netlink/netlink-error.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -104,7 +104,7 @@ export class RouteService {
     const table = filter.table ?? RT_TABLE_MAIN;
     const routes: Route[] = [];
     for (const message of this.#listMessages(filter)) {
-      for (const route of decodeRoutes(message)) {
+      for (const route of decodeReply(LISTING, message, decodeRoutes)) {
         // A kernel without IPv6 answers a question for it with everything else.
         if (route.family !== filter.family) continue;
         if (filter.oif !== undefined && route.oif !== filter.oif) continue;
@@ -116,8 +116,9 @@ export class RouteService {
 
   /** Where a packet to `ip` would go; `undefined` when nowhere. Throws NetlinkError. Equivalent to: `ip route get 10.1.2.3` */
   lookup(ip: Ip): Route | undefined {
+    const operation = `look up route to "${formatIp(ip)}"`;
     try {
-      return decodeRoutes(this.#connection.get(`look up route to "${formatIp(ip)}"`, encodeLookup(ip)))[0];
+      return decodeReply(operation, this.#connection.get(operation, encodeLookup(ip)), decodeRoutes)[0];
     } catch (error) {
       if (error instanceof NetlinkError && isNowhere(error)) return undefined;
       throw error;
@@ -127,7 +128,7 @@ export class RouteService {
   /** A table nobody has written to does not exist: no routes. */
   #listMessages(filter: RouteFilter): NetlinkMessage[] {
     try {
-      return this.#connection.list('list routes', encodeListRoutes(filter));
+      return this.#connection.list(LISTING, encodeListRoutes(filter));
     } catch (error) {
       if (error instanceof NetlinkError && (error.code === 'ENOENT' || error.code === 'ENODEV')) return [];
       throw error;
@@ -147,6 +148,8 @@ function isNowhere({ code, kernelMessage }: NetlinkError): boolean {
     (code === 'EINVAL' && kernelMessage === undefined)
   );
 }
+
+const LISTING = 'list routes';
 
 export function encodeNewRoute(spec: RouteSpec): NetlinkRequest {
   return { type: RTM_NEWROUTE, flags: NLM_F_CREATE, body: encodeRoute(spec) };

@@ -182,6 +182,26 @@ describe('toCniError', () => {
   });
 });
 
+describe('a message', () => {
+  test.each([
+    ['an escape sequence of a terminal', 'a\u001b[2Jb', String.raw`a\u001b[2Jb`],
+    ['a second line for a log', 'a\nlevel=info', String.raw`a\u000alevel=info`],
+    ['a NUL', 'a\u0000b', String.raw`a\u0000b`],
+    ['a control character beyond ASCII', 'a\u009bb', String.raw`a\u009bb`],
+    ['a separator of lines', 'a\u2028b', String.raw`a\u2028b`],
+    ['a change of direction', 'a\u202eb', String.raw`a\u202eb`],
+    ['words in any language', 'Überraschung 驚き 😀', 'Überraschung 驚き 😀'],
+  ])('that was to hold %s is printable', (_what, given, printed) => {
+    expect(errors.invalidConfig(given).message).toBe(printed);
+    expect(toCniError(new Error(given)).message).toBe(printed);
+  });
+
+  test('may have several lines of details', () => {
+    const { details } = errors.kernelRefused('no', { details: 'first\nsecond\u001b' });
+    expect(details).toBe(`first\nsecond${String.raw`\u001b`}`);
+  });
+});
+
 describe('quote', () => {
   test.each([
     ['text', '"text"'],

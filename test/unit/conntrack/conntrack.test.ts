@@ -83,7 +83,7 @@ describe('a kernel without ctnetlink', () => {
 test('the count is the number the kernel tells, or an error', () => {
   expect(connect(tableOf({ count: 4711 })).count()).toBe(4711);
   const silent = fakeKernel((request) => [reply(request, request.type, new Uint8Array(4))]);
-  expect(() => connect(silent)).toThrow('Cannot count the flows: malformed answer');
+  expect(() => connect(silent)).toThrow('Cannot count the flows: malformed message (EBADMSG)');
 });
 
 describe('a list', () => {

@@ -1,13 +1,14 @@
 // The conversation with the kernel, against one that lies, loses, interrupts and is late.
 import { expect, test } from 'vitest';
 import { EBADMSG, ENOBUFS, SystemError } from '../../../shared/linux/system-error.ts';
-import { connectNetlink } from '../../../shared/netlink/connection.ts';
+import { connectNetlink, type NetlinkConnection } from '../../../shared/netlink/connection.ts';
 import {
   type NetlinkMessage,
   NLM_F_ACK,
   NLM_F_DUMP,
   NLM_F_DUMP_INTR,
   NLM_F_REQUEST,
+  NLMSG_ERROR,
   NLMSG_NOOP,
   NLMSG_OVERRUN,
 } from '../../../shared/netlink/message.ts';
@@ -197,6 +198,18 @@ test.each([
 ])('%s is refused', (_what, spoil) => {
   using connection = connectNetlink(fakeKernel((request) => [spoil(ack(request))]));
   expect(thrown(() => connection.request('add thing "x"', REQUEST))).toMatchObject({ code: 'EBADMSG' });
+});
+
+test.each([
+  ['a request', (connection: NetlinkConnection) => connection.request('add thing "x"', REQUEST)],
+  ['a get', (connection: NetlinkConnection) => connection.get('add thing "x"', REQUEST)],
+  ['a list', (connection: NetlinkConnection) => connection.list('add thing "x"', REQUEST)],
+  ['a batch', (connection: NetlinkConnection) => connection.batch('add thing "x"', [REQUEST])],
+])('%s whose acknowledgement is cut short fails as malformed', (_what, ask) => {
+  using connection = connectNetlink(
+    fakeKernel((request) => [reply(request, NLMSG_ERROR, new Uint8Array(12))]),
+  );
+  expect(thrown(() => ask(connection))).toMatchObject({ code: 'EBADMSG', operation: 'add thing "x"' });
 });
 
 test("a truncated datagram fails the request with the socket's reason", () => {

@@ -1,5 +1,6 @@
 // The services against a kernel that is a function: answers that the real one gives rarely, or only elsewhere.
 import { expect, test } from 'vitest';
+import { toCniError } from '../../../shared/cni/error.ts';
 import { formatIp, ipToBytes, parseCidr, parseIp } from '../../../shared/ip/cidr.ts';
 import { AttributeWriter } from '../../../shared/netlink/attributes.ts';
 import { connectNetlink } from '../../../shared/netlink/connection.ts';
@@ -88,7 +89,9 @@ test('a name that is no UTF-8 does not break the list it is in', () => {
 
 test('an answer shorter than its fixed header is refused', () => {
   const { link } = open((request) => [reply(request, RTM_NEWLINK, new Uint8Array(8))]);
-  expect(() => link.get({ index: 1 })).toThrow('8 bytes, 16 expected');
+  expect(refusalOf(() => link.get({ index: 1 }))).toEqual(
+    'Cannot get link 1: malformed message (EBADMSG): Malformed netlink message: 8 bytes, 16 expected',
+  );
 });
 
 test('a link name with a NUL never reaches the kernel', () => {
@@ -113,7 +116,7 @@ test('addresses of another family than asked for are left out', () => {
 test('an address without an address is refused', () => {
   const body = new AttributeWriter(Uint8Array.of(2, 24, 0, 0, 3, 0, 0, 0)).done();
   const { addr } = open((request) => [part(request, RTM_NEWADDR, body), done(request)]);
-  expect(() => addr.list()).toThrow('without IFA_ADDRESS');
+  expect(refusalOf(() => addr.list())).toMatch(/^Cannot list addresses: .* without IFA_ADDRESS$/);
 });
 
 test('routes of another family than asked for are left out', () => {
@@ -143,7 +146,9 @@ test('a next hop whose length lies is refused', () => {
   spoiled.writeUInt16LE(0, 0);
   const body = routeBody(2, (writer) => writer.bytes(RTA_MULTIPATH, spoiled));
   const { route } = open((request) => [part(request, RTM_NEWROUTE, body), done(request)]);
-  expect(() => route.list({ family: 4, table: 'all' })).toThrow('next hop of 0 bytes');
+  expect(refusalOf(() => route.list({ family: 4, table: 'all' }))).toMatch(
+    /^Cannot list routes: .* next hop of 0 bytes/,
+  );
 });
 
 test('a look-up that leads nowhere is no route, one that the kernel finds invalid is an error', () => {
@@ -170,6 +175,39 @@ test("a bridge's entries in a list of neighbours are left out", () => {
   const { neigh } = open((request) => [part(request, RTM_NEWNEIGH, body), done(request)]);
   expect(neigh.list()).toEqual([]);
 });
+
+test.each([
+  ['link', (rt: Rtnetlink) => rt.link.find({ name: 'eth0' }), 'get link "eth0"'],
+  ['list of links', (rt: Rtnetlink) => rt.link.list(), 'list links'],
+  ['list of addresses', (rt: Rtnetlink) => rt.addr.list(), 'list addresses'],
+  ['list of routes', (rt: Rtnetlink) => rt.route.list({ family: 4 }), 'list routes'],
+  ['look-up', (rt: Rtnetlink) => rt.route.lookup(parseIp('10.0.0.1')), 'look up route to "10.0.0.1"'],
+  ['list of neighbours', (rt: Rtnetlink) => rt.neigh.list(), 'list neighbours'],
+  ['list of VLANs', (rt: Rtnetlink) => rt.vlan.list(), 'list the VLANs of bridge ports'],
+])(
+  'a %s that is cut short is a malformed message of its operation, and no defect',
+  (_what, ask, operation) => {
+    const rt = open((request) => [part(request, request.type - 2, new Uint8Array(2)), done(request)]);
+    const error = toCniError(caught(() => ask(rt)));
+    expect(error).toMatchObject({ code: 105, message: `Cannot ${operation}: malformed message (EBADMSG)` });
+    expect(error.details).toContain('Malformed netlink message: 2 bytes');
+  },
+);
+
+function caught(step: () => unknown): unknown {
+  try {
+    step();
+  } catch (error) {
+    return error;
+  }
+  throw new Error('Nothing was thrown');
+}
+
+/** The error with its causes in a line. */
+function refusalOf(step: () => unknown): string {
+  const { message, details } = toCniError(caught(step));
+  return `${message}: ${details}`;
+}
 
 function open(answer: (request: NetlinkMessage) => readonly Answer[]): Rtnetlink {
   return rtnetlinkOver(connectNetlink(fakeKernel(answer)));
