@@ -18,6 +18,7 @@ export default defineConfig({
       project('unit', { include: ['test/unit/**/*.test.ts', 'test/tidy.test.ts'], testTimeout: 60 * SECOND }),
       project('kernel', serial),
       project('binary', serial),
+      project('fuzz', serial),
       project('e2e', serial),
       project('runtimes', serial),
       project('faults', serial),
@@ -34,7 +35,9 @@ function project(name: string, options: object) {
       // A warning that node:ffi is experimental would stand between the lines of every file that loads it.
       execArgv: ['--disable-warning=ExperimentalWarning'],
       // One project after the other.
-      sequence: { groupOrder: ['unit', 'kernel', 'binary', 'e2e', 'runtimes', 'faults'].indexOf(name) },
+      sequence: {
+        groupOrder: ['unit', 'kernel', 'binary', 'fuzz', 'e2e', 'runtimes', 'faults'].indexOf(name),
+      },
       ...options,
     },
   };

@@ -1,4 +1,4 @@
-// Runs the tests: `node build/test.ts [--full] [unit|kernel|binary|e2e|runtimes|faults …] [-- vitest options]`; without a
+// Runs the tests: `node build/test.ts [--full] [unit|kernel|binary|fuzz|e2e|runtimes|faults …] [-- vitest options]`; without a
 // name all of them, after formatting, lint and types; with --full every fault at every point. Called by the test scripts
 // of package.json; ends with the totals of the faults tests and "N passed, N failed, N skipped".
 import { spawnSync } from 'node:child_process';
@@ -8,8 +8,8 @@ import { packageEmpty, packagePatchbay } from './package.ts';
 import { hasReference, REFERENCE_DIRECTORY } from './tools.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const PROJECTS = ['unit', 'kernel', 'binary', 'e2e', 'runtimes', 'faults'] as const;
-const PACKAGED = new Set(['binary', 'e2e', 'runtimes', 'faults']);
+const PROJECTS = ['unit', 'kernel', 'binary', 'fuzz', 'e2e', 'runtimes', 'faults'] as const;
+const PACKAGED = new Set(['binary', 'fuzz', 'e2e', 'runtimes', 'faults']);
 
 /** What the faults tests count, a JSON object a line (test/support/fault-scale.ts). */
 const FIGURES = join(ROOT, 'node_modules/.cache/figures.jsonl');

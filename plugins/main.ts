@@ -20,8 +20,11 @@ const STDIN = 0;
 const STDOUT = 1;
 const STDERR = 2;
 
-/** A config has a few KiB; the rest is room for a prevResult and for GC's list of a whole node's attachments. */
-const STDIN_LIMIT = 32 * 1024 * 1024;
+/**
+ * A config has a few KiB; the rest is room for a prevResult and for GC's list of 30,000 attachments. Full of the smallest
+ * lists, this much takes half a GiB of memory to decode, and a node may have little.
+ */
+const STDIN_LIMIT = 8 * 1024 * 1024;
 
 /** Still running after the executable was replaced, we find this behind its path (proc(5), /proc/pid/exe). */
 const DELETED = ' (deleted)';

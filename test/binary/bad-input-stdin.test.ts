@@ -30,6 +30,13 @@ const UNDECODABLE: BadCase[] = (
   ] as const
 ).map(([what, stdin, says]) => ({ title: `${what} on stdin`, stdin, fails: everyVerb(6), says }));
 
+const TOO_LONG: BadCase = {
+  title: 'more than 8 MiB on stdin',
+  stdin: Buffer.alloc(8 * 1024 * 1024 + 1, ' '),
+  fails: everyVerb(5),
+  says: ['8388608'],
+};
+
 const NAMES: BadCase[] = (
   [
     ['is missing', undefined, ['name']],
@@ -109,4 +116,4 @@ const GC_LISTS: BadCase[] = (
   says: [VALID_ATTACHMENTS],
 }));
 
-testRefusals('bridge', [UNDECODABLE, NAMES, TYPES, VERSIONS, GC_LISTS].flat());
+testRefusals('bridge', [UNDECODABLE, TOO_LONG, NAMES, TYPES, VERSIONS, GC_LISTS].flat());
