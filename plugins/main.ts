@@ -50,10 +50,11 @@ function main(): number {
   } catch (error) {
     outcome = { stdout: encodeFailure(error), exitCode: 1 };
   }
-  if (print(outcome.stdout)) return outcome.exitCode;
+  const isPrinted = print(outcome.stdout);
   // The runtime takes this for a failed ADD, and a failed ADD leaves nothing behind.
-  outcome.undo?.();
-  return 1;
+  if (!isPrinted) outcome.undo?.();
+  outcome.writeLog?.(isPrinted ? 'printed' : 'lost');
+  return isPrinted ? outcome.exitCode : 1;
 }
 
 // The path of the image follows hard links, so it names the plugin; argv[0] is the caller's word, and tells symlinks
@@ -79,6 +80,8 @@ function makeIo(): DispatchIo {
     // Leads to our own inode even when the path no longer does.
     ownExecutable: '/proc/self/exe',
     version: version(),
+    pid: process.pid,
+    uptime: () => 1000 * process.uptime(),
   };
 }
 

@@ -58,8 +58,8 @@ const COMMON = ['cniVersion', 'name', 'args', 'runtimeConfig', 'prevResult'] as 
 /** As COMMON, for the plugin that asks for addresses. */
 const ADDRESSING = ['ipam', 'dns'] as const;
 
-/** What a runtime reads in the entry of a list. */
-const OF_THE_ENTRY = ['capabilities'] as const;
+/** What a runtime reads in the entry of a list, and what is said of a call as a whole. */
+const OF_THE_ENTRY = ['capabilities', 'log'] as const;
 
 /** Somebody who moves a list into this form may forget that these stand outside. */
 function refuseMisplaced(name: StageName, fields: JsonObject): void {

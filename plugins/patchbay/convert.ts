@@ -57,6 +57,7 @@ const OUTSIDE = [
   'dns',
   'args',
   'runtimeConfig',
+  'log',
 ] as const;
 
 interface Entry {
@@ -166,6 +167,7 @@ function join(taken: readonly Taken[], remark: Remark): JsonObject {
   const capabilities = mergeCapabilities(taken);
   const args = takeOut('args', taken, remark);
   const runtimeConfig = takeOut('runtimeConfig', taken, remark);
+  const log = takeOut('log', taken, remark);
   if (runtimeConfig !== undefined && capabilities !== undefined) {
     const next = 'remove one of them';
     throw invalidConfig(
@@ -182,6 +184,7 @@ function join(taken: readonly Taken[], remark: Remark): JsonObject {
     ...(args !== undefined && { args }),
     ...(runtimeConfig !== undefined && { runtimeConfig }),
     ...(capabilities !== undefined && { capabilities }),
+    ...(log !== undefined && { log }),
   };
 }
 
@@ -209,7 +212,7 @@ function mergeCapabilities(taken: readonly Taken[]): JsonObject | undefined {
 }
 
 /** A field that stands once for all plugins: where several have it, they have to say the same. */
-function takeOut(field: 'args' | 'runtimeConfig', taken: readonly Taken[], remark: Remark): unknown {
+function takeOut(field: 'args' | 'runtimeConfig' | 'log', taken: readonly Taken[], remark: Remark): unknown {
   const [first, ...others] = taken.filter(({ known }) => known[field] !== undefined);
   if (first === undefined) return undefined;
   const value = first.known[field];

@@ -3,6 +3,7 @@
 import { type BigIntStats, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pause } from '../linux/clock.ts';
+import { inPhase } from '../linux/phases.ts';
 import { run } from '../linux/spawn.ts';
 import { isJsonObject, parseJson, pickKeys } from './decode.ts';
 import type { Command, Env } from './environment.ts';
@@ -92,9 +93,10 @@ function findOnPath(type: string, { path }: DelegateContext): string {
 
 function runFile(type: string, file: string, command: Command, context: DelegateContext): Buffer {
   const own = context.registry(type);
-  if (own !== undefined && isSameFile(file, context.ownExecutable))
-    return runInProcess(own, command, context);
-  return runProcess(type, file, command, context);
+  const isOwn = own !== undefined && isSameFile(file, context.ownExecutable);
+  return inPhase('ipam', () =>
+    isOwn ? runInProcess(own, command, context) : runProcess(type, file, command, context),
+  );
 }
 
 function runInProcess(plugin: AnyPlugin, command: Command, context: DelegateContext): Buffer {

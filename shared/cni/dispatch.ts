@@ -1,7 +1,9 @@
 // The life of one call: environment, stdin, versions, the plugin's verb, and what to print.
 // Called by main.ts; the delegate runs our own IPAM plugins through the same steps.
+import { measurePhases, phaseTimes } from '../linux/phases.ts';
 import type { Attachment } from './attachment.ts';
 import { bannerLines, versionAnswer } from './banner.ts';
+import { type FinishedCall, parseLogField, parseLogVariable, writeCallLog } from './call-log.ts';
 import { pickKeys } from './decode.ts';
 import { createIpamDelegate } from './delegate.ts';
 import { encodeJson } from './encode.ts';
@@ -38,6 +40,9 @@ export interface DispatchIo {
   readonly ownExecutable: string;
   /** Semantic version of Patchbay, with or without the leading `v`. */
   readonly version: string;
+  readonly pid: number;
+  /** Milliseconds since the process started. */
+  readonly uptime: () => number;
 }
 
 /** What the process prints on stdout and exits with; stderr has gone through `log` already. */
@@ -46,6 +51,8 @@ export interface Outcome {
   readonly exitCode: 0 | 1;
   /** Takes back what an ADD has made: for a result that nobody could be told. Never throws. */
   readonly undo?: () => void;
+  /** Writes the line about the call to the log, where one is wanted. Never throws: no verb fails for its log. */
+  readonly writeLog?: (answer: FinishedCall['answer']) => void;
 }
 
 /** Runs the call the environment asks for. Never throws: what goes wrong is printed as a CNI error. */
@@ -69,20 +76,77 @@ interface Session {
   readonly isDelegated: boolean;
 }
 
+/** What has become known of a call so far, for whoever tells of its end. */
+interface Known {
+  environment?: Environment;
+  header?: NetworkHeader;
+}
+
 // The order is the reference's, because clients see it in the code of a call with more than one mistake:
 // variables, stdin, unknown command, version, and then the plugin.
 function runCommand(plugin: AnyPlugin, command: string, io: DispatchIo): Outcome {
-  let header: NetworkHeader | undefined;
+  const known: Known = {};
   try {
     const environment = isCommand(command) ? parseEnvironment(io.env, command) : undefined;
+    if (environment !== undefined) known.environment = environment;
     const stdin = readStdin(io);
-    header = parseHeader(stdin);
+    const header = parseHeader(stdin);
+    known.header = header;
+    if (isLogWanted(io, known)) measurePhases(io.uptime);
     if (!isCommand(command) || environment === undefined) throw unknownCommand(command);
     const session = { io, environment, stdin, header, isDelegated: false };
     const stdout = runVerb(plugin, command, session);
-    return { stdout, exitCode: 0, ...(command === 'ADD' && { undo: () => takeBack(plugin, session) }) };
+    const undo = command === 'ADD' ? { undo: () => takeBack(plugin, session) } : {};
+    return logged({ stdout, exitCode: 0, ...undo }, undefined, { plugin, io, known });
   } catch (error) {
-    return { stdout: encodeError(error, versionOf(header)), exitCode: 1 };
+    const stdout = encodeError(error, versionOf(known.header));
+    return logged({ stdout, exitCode: 1 }, error, { plugin, io, known });
+  }
+}
+
+interface Ending {
+  readonly plugin: AnyPlugin;
+  readonly io: DispatchIo;
+  readonly known: Known;
+}
+
+/** The variable is for whoever runs the runtime, so it wins over a config. */
+function isLogWanted({ env }: DispatchIo, { header }: Known): boolean {
+  return Boolean(env['PATCHBAY_LOG']) || (header?.log !== undefined && header.log !== '');
+}
+
+function logged(outcome: Outcome, error: unknown, ending: Ending): Outcome {
+  if (!isLogWanted(ending.io, ending.known)) return outcome;
+  return { ...outcome, writeLog: (answer) => writeLog(answer, error, ending) };
+}
+
+function writeLog(answer: FinishedCall['answer'], error: unknown, { plugin, io, known }: Ending): void {
+  const { env } = io;
+  const { environment, header } = known;
+  const command = env['CNI_COMMAND'] ?? '';
+  const hasAttachment = environment !== undefined && command !== 'STATUS' && command !== 'GC';
+  try {
+    const variable = env['PATCHBAY_LOG'];
+    writeCallLog(variable ? parseLogVariable(variable) : parseLogField(header?.log), {
+      plugin: plugin.name,
+      verb: isCommand(command) ? command : undefined,
+      network: header?.name,
+      containerId: hasAttachment ? environment.containerId : undefined,
+      ifname: hasAttachment ? environment.ifname : undefined,
+      error,
+      answer,
+      config: header?.raw,
+      args: env['CNI_ARGS'] ?? '',
+      traceParent: env['TRACEPARENT'],
+      duration: io.uptime(),
+      phases: phaseTimes(),
+      version: io.version,
+      pid: io.pid,
+      time: Date.now(),
+    });
+  } catch (failure) {
+    const { message, details } = toCniError(failure);
+    io.log(details === undefined ? message : `${message}: ${details}`);
   }
 }
 

@@ -265,6 +265,14 @@ export function toCniError(error: unknown): CniError {
   return causes.some(hasErrno) ? kernelRefused(top.message, options) : internal(top.message, options);
 }
 
+/** What the error and its causes say, outermost first; the details of a CniError come behind its message. */
+export function errorChain(error: unknown): string[] {
+  return causesOf(error).flatMap((cause) => {
+    const message = cause instanceof Error ? describe(cause) : quote(cause);
+    return cause instanceof CniError && cause.details ? [message, cause.details] : [message];
+  });
+}
+
 /** A value as messages quote it: JSON, cut after 80 characters, whatever its size. */
 export function quote(value: unknown): string {
   if (typeof value === 'string' && value.length > QUOTE_LIMIT) {

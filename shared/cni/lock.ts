@@ -3,6 +3,7 @@
 import { readFileSync, readlinkSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { lockFile } from '../linux/file-lock.ts';
+import { inPhase } from '../linux/phases.ts';
 import { hasCode, quote, tryAgainLater } from './error.ts';
 
 /** How long a verb waits for others: longer than any of them takes, shorter than a runtime's patience. */
@@ -22,7 +23,8 @@ export interface LockWish {
  */
 export function takeLock(path: string, wish: LockWish): Disposable {
   try {
-    return lockFile(path, hasWaitedFor(path) ? { ...wish, deadlineMs: 0 } : wish);
+    const options = hasWaitedFor(path) ? { ...wish, deadlineMs: 0 } : wish;
+    return inPhase('locks', () => lockFile(path, options));
   } catch (cause) {
     if (!hasCode(cause, 'ETIMEDOUT') && !hasCode(cause, 'EAGAIN')) throw cause;
     waitedFor.add(path);

@@ -1,5 +1,6 @@
 // The network configuration on stdin: the fields common to all plugins, decoded once.
 // Called by the dispatcher; plugins get it with each call and read their own fields from `raw`.
+import { parseLogField } from './call-log.ts';
 import { isJsonObject, type JsonObject, parseJson, pickKeys } from './decode.ts';
 import { type Command, IDENTIFIER, IDENTIFIER_RULE } from './environment.ts';
 import { type CniError, decodingFailure, incompatibleVersion, invalidConfig, quote } from './error.ts';
@@ -34,6 +35,8 @@ export interface NetworkHeader {
   readonly name: string;
   readonly raw: JsonObject;
   readonly text: Buffer;
+  /** The field `log` as it stands there. */
+  readonly log: unknown;
 }
 
 /**
@@ -46,7 +49,7 @@ export function parseHeader(stdin: Buffer): NetworkHeader {
   const raw = value === null ? {} : value;
   if (!isJsonObject(raw))
     throw decodingFailure(`Cannot decode ${STDIN}: it must be a JSON object, not ${quote(raw)}`);
-  const { name = '' } = pickKeys(raw, ['name']);
+  const { name = '', log } = pickKeys(raw, ['name', 'log']);
   if (typeof name !== 'string') {
     throw decodingFailure(`Field "name" of ${CONFIG} must be a string, not ${quote(name)}`);
   }
@@ -54,7 +57,7 @@ export function parseHeader(stdin: Buffer): NetworkHeader {
   if (!IDENTIFIER.test(name)) {
     throw invalidConfig(`Field "name" of ${CONFIG} must ${IDENTIFIER_RULE}, not be ${quote(name)}`);
   }
-  return { name, raw, text: stdin };
+  return { name, raw, text: stdin, log };
 }
 
 /**
@@ -85,7 +88,7 @@ export function parseVersion(
 
 /**
  * The config with what this command may use of it. ADD, CHECK and STATUS throw `invalidConfig` for a wrong
- * `type`, ADD and CHECK for a wrong prevResult; GC throws `decodingFailure` for a list of valid attachments
+ * `type` or `log`, ADD and CHECK for a wrong prevResult; GC throws `decodingFailure` for a list of valid attachments
  * that can't be read, because guessing would remove live ones.
  */
 export function parseNetworkConfig(
@@ -93,8 +96,9 @@ export function parseNetworkConfig(
   cniVersion: CniVersion,
   command: Command,
 ): NetworkConfig {
-  const { name, raw, text } = header;
+  const { name, raw, text, log } = header;
   const keys = pickKeys(raw, ['type', 'prevResult']);
+  if (log !== undefined && log !== '' && command !== 'DEL' && command !== 'GC') parseLogField(log);
   return {
     cniVersion,
     name,

@@ -1,5 +1,6 @@
 // What a plugin is: a record of functions, told everything they need and free of process, stdin and stdout.
 // Implemented by each plugin's index.ts through `definePlugin`; run by the dispatcher.
+import { inPhase } from '../linux/phases.ts';
 import type { Attachment } from './attachment.ts';
 import type { Command } from './environment.ts';
 import type { AttachmentKey, NetworkConfig } from './network-config.ts';
@@ -118,13 +119,14 @@ export interface ReadPlugin {
 /** Hides the config types of a plugin, so that plugins of any kind fit one registry. */
 export function definePlugin<C, T>(plugin: Plugin<C, T>): AnyPlugin {
   const read = (source: ConfigSource): ReadPlugin => {
-    const config = plugin.parseConfig(source);
+    const config = inPhase('config', () => plugin.parseConfig(source));
     return {
       add: (call) => plugin.add({ ...call, config }),
       check: (call) => plugin.check({ ...call, config }),
       status: (call) => plugin.status({ ...call, config }),
     };
   };
+  const readTeardown = (source: ConfigSource): T => inPhase('config', () => plugin.parseTeardown(source));
   return {
     name: plugin.name,
     supportedVersions: plugin.supportedVersions,
@@ -132,9 +134,9 @@ export function definePlugin<C, T>(plugin: Plugin<C, T>): AnyPlugin {
     read,
     add: (source, call) => read(source).add(call),
     check: (source, call) => read(source).check(call),
-    del: (source, call) => plugin.del({ ...call, config: plugin.parseTeardown(source) }),
+    del: (source, call) => plugin.del({ ...call, config: readTeardown(source) }),
     status: (source, call) => read(source).status(call),
-    gc: (source, call) => plugin.gc({ ...call, config: plugin.parseTeardown(source) }),
+    gc: (source, call) => plugin.gc({ ...call, config: readTeardown(source) }),
     tools: plugin.tools ?? [],
   };
 }

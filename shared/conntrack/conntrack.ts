@@ -52,7 +52,11 @@ export interface Conntrack extends Disposable {
 export function openConntrack(options: { readonly netns?: Netns | undefined } = {}): Conntrack {
   let connection: NetlinkConnection;
   try {
-    connection = openNetlink(NETLINK_NETFILTER, { netns: options.netns, headerLength: () => 4 });
+    connection = openNetlink(NETLINK_NETFILTER, {
+      netns: options.netns,
+      headerLength: () => 4,
+      phase: 'flows',
+    });
   } catch (cause) {
     if (cause instanceof SystemError && cause.code === 'EPROTONOSUPPORT')
       throw new ConntrackMissing({ cause });

@@ -2,6 +2,7 @@
 // firewall; `busctl` runs only where firewalld is, or where the config says so.
 import { internal, notAvailable } from '../cni/error.ts';
 import { formatIp, type Ip, ipToBytes } from '../ip/cidr.ts';
+import { inPhase } from '../linux/phases.ts';
 import { findProgram, PROGRAM_DIRECTORIES } from '../linux/programs.ts';
 import { run } from '../linux/spawn.ts';
 import type { Nftables } from '../nftables/nftables.ts';
@@ -111,7 +112,8 @@ function runBusctl(args: readonly string[]): {
   }
   // A call must not be what starts firewalld.
   const options = ['--system', '--auto-start=no', '--'];
-  const { exitCode, stdout, stderr } = run(program, { args: [...options, ...args], timeoutMs: TIMEOUT_MS });
+  const wish = { args: [...options, ...args], timeoutMs: TIMEOUT_MS };
+  const { exitCode, stdout, stderr } = inPhase('programs', () => run(program, wish));
   return { exitCode, stdout: stdout.toString(), stderr: stderr.toString() };
 }
 

@@ -4,6 +4,7 @@
 import { notAvailable } from '../cni/error.ts';
 import { LOCK_DEADLINE_MS, lockTimeout } from '../cni/lock.ts';
 import type { Family } from '../ip/cidr.ts';
+import { inPhase } from '../linux/phases.ts';
 import { findProgram as findInstalled, PROGRAM_DIRECTORIES } from '../linux/programs.ts';
 import { type Finished, run } from '../linux/spawn.ts';
 import { parseSave, type SavedTable } from './save-format.ts';
@@ -37,7 +38,8 @@ const EXIT_RESOURCE_PROBLEM = 4;
  */
 export function readTable(table: IptablesTable): SavedTable {
   const program = findProgram(table, 'save');
-  const finished = run(program, { args: ['-t', table.name], timeoutMs: LOCK_SECONDS * 1000 });
+  const options = { args: ['-t', table.name], timeoutMs: LOCK_SECONDS * 1000 };
+  const finished = inPhase('programs', () => run(program, options));
   if (finished.exitCode !== 0) {
     throw new Error(
       `Cannot list table ${table.name} of IPv${table.family} with ${wordsOf(program, finished)}`,
@@ -55,7 +57,8 @@ export function readTable(table: IptablesTable): SavedTable {
 export function restoreTable(table: IptablesTable, text: string): Restored {
   const program = findProgram(table, 'restore');
   const args = ['--noflush', `--wait=${LOCK_SECONDS}`];
-  const finished = run(program, { args, input: text, timeoutMs: 2 * LOCK_SECONDS * 1000 });
+  const options = { args, input: text, timeoutMs: 2 * LOCK_SECONDS * 1000 };
+  const finished = inPhase('programs', () => run(program, options));
   if (finished.exitCode === EXIT_RESOURCE_PROBLEM && /xtables lock/.test(finished.stderr.toString())) {
     throw lockTimeout(XTABLES_LOCK, LOCK_DEADLINE_MS);
   }

@@ -109,6 +109,11 @@ export function send(fd: number, bytes: Uint8Array): void {
   insist('send', 'sendto', fd, bytes, bytes.length, 0);
 }
 
+/** sendto(2) of a whole datagram to the `address`. Throws SystemError: with MSG_DONTWAIT also EAGAIN, when nobody reads. */
+export function sendTo(fd: number, bytes: Uint8Array, flags: number, address: Uint8Array): void {
+  check('send', call('sendto', fd, bytes, bytes.length, flags, address, address.length));
+}
+
 /**
  * recvfrom(2) into `buffer`, the sender into `address`. Gives the datagram's length, which with MSG_TRUNC may exceed
  * the buffer's, or `undefined` when there is none yet (MSG_DONTWAIT, or the socket's SO_RCVTIMEO ran out).

@@ -2,6 +2,7 @@
 // sandbox's are written inside withNetns. The plugins read and write them.
 import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
 import { again } from './again.ts';
+import { inPhase } from './phases.ts';
 
 /**
  * The setting's value without the newline; `undefined` when the kernel has no such setting (IPv6 switched off at
@@ -12,7 +13,7 @@ import { again } from './again.ts';
 export function readSysctl(name: string): string | undefined {
   const path = pathOf(name);
   try {
-    return readFileSync(path, 'utf8').trimEnd();
+    return inPhase('sysctls', () => readFileSync(path, 'utf8').trimEnd());
   } catch (cause) {
     if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return undefined;
     throw new Error(`Cannot read sysctl "${name}"`, { cause });
@@ -26,7 +27,8 @@ export function readSysctl(name: string): string | undefined {
 export function writeSysctl(name: string, value: string): void {
   const path = pathOf(name);
   try {
-    again(() => writeWhole(path, value === '' ? '\n' : value)); // nothing is not written at all, a newline clears
+    const text = value === '' ? '\n' : value; // nothing is not written at all, a newline clears
+    inPhase('sysctls', () => again(() => writeWhole(path, text)));
   } catch (cause) {
     throw new Error(`Cannot set sysctl "${name}" to "${value}"`, { cause });
   }

@@ -2,6 +2,7 @@
 // rtnetlink/rtnetlink.ts and nftables/nftables.ts speak through it; it knows no kernel object.
 import { again } from '../linux/again.ts';
 import { type NetlinkSocket, type NetlinkSocketOptions, openNetlinkSocket } from '../linux/netlink-socket.ts';
+import { inPhase, type Phase } from '../linux/phases.ts';
 import { EAGAIN, EBADMSG, ENOBUFS, SystemError } from '../linux/system-error.ts';
 import { decodeAck, decodeDone } from './ack.ts';
 import {
@@ -59,16 +60,19 @@ export interface BatchOutcome {
 export interface NetlinkOptions extends NetlinkSocketOptions {
   /** The size of the family's fixed header, by message type: for the trace alone. */
   readonly headerLength?: ((type: number) => number) | undefined;
+  /** What the time of its requests is counted as, `rest` unless said otherwise. */
+  readonly phase?: Phase | undefined;
 }
 
 /** Opens a connection: `protocol` is NETLINK_ROUTE or NETLINK_NETFILTER. Throws SystemError. */
 export function openNetlink(protocol: number, options: NetlinkOptions = {}): NetlinkConnection {
-  return new Connection(openNetlinkSocket(protocol, options), options.headerLength ?? noHeader);
+  const { phase = 'rest', headerLength = noHeader } = options;
+  return new Connection(openNetlinkSocket(protocol, options), headerLength, phase);
 }
 
 /** The same over any transport: tests serve a fake kernel here. */
 export function connectNetlink(socket: NetlinkSocket): NetlinkConnection {
-  return new Connection(socket, noHeader);
+  return new Connection(socket, noHeader, 'rest');
 }
 
 // A dump of a busy node is rarely interrupted twice; each attempt costs milliseconds.
@@ -88,34 +92,33 @@ function refusalIn(operation: string, answer: NetlinkMessage): Refusal {
 class Connection implements NetlinkConnection {
   readonly #socket: NetlinkSocket;
   readonly #headerLength: (type: number) => number;
+  readonly #phase: Phase;
   #sequence = 0;
 
-  constructor(socket: NetlinkSocket, headerLength: (type: number) => number) {
+  constructor(socket: NetlinkSocket, headerLength: (type: number) => number, phase: Phase) {
     this.#socket = socket;
     this.#headerLength = headerLength;
+    this.#phase = phase;
   }
 
   request(operation: string, request: NetlinkRequest): NetlinkMessage[] {
-    return again(() => this.#request(operation, request));
+    return inPhase(this.#phase, () => again(() => this.#request(operation, request)));
   }
 
   get(operation: string, request: NetlinkRequest): NetlinkMessage {
-    return again(() => {
-      const answer = this.#ask(operation, request);
-      if (answer.type === NLMSG_ERROR) throw new NetlinkError(operation, refusalIn(operation, answer));
-      return answer;
-    });
+    return inPhase(this.#phase, () => again(() => this.#get(operation, request)));
   }
 
-  // Much is looked for that is mostly not there, and an error with its stack takes longer to make than the question.
   find(operation: string, request: NetlinkRequest, absent: readonly number[]): NetlinkMessage | undefined {
-    return again(() => {
-      const answer = this.#ask(operation, request);
-      if (answer.type !== NLMSG_ERROR) return answer;
-      const refusal = refusalIn(operation, answer);
-      if (absent.includes(refusal.errno)) return undefined;
-      throw new NetlinkError(operation, refusal);
-    });
+    return inPhase(this.#phase, () => again(() => this.#find(operation, request, absent)));
+  }
+
+  list(operation: string, request: NetlinkRequest): NetlinkMessage[] {
+    return inPhase(this.#phase, () => this.#list(operation, request));
+  }
+
+  batch(operation: string, requests: readonly NetlinkRequest[]): BatchOutcome {
+    return inPhase(this.#phase, () => this.#batch(operation, requests));
   }
 
   #request(operation: string, request: NetlinkRequest): NetlinkMessage[] {
@@ -133,6 +136,21 @@ class Connection implements NetlinkConnection {
     }
   }
 
+  #get(operation: string, request: NetlinkRequest): NetlinkMessage {
+    const answer = this.#ask(operation, request);
+    if (answer.type === NLMSG_ERROR) throw new NetlinkError(operation, refusalIn(operation, answer));
+    return answer;
+  }
+
+  // Much is looked for that is mostly not there, and an error with its stack takes longer to make than the question.
+  #find(operation: string, request: NetlinkRequest, absent: readonly number[]): NetlinkMessage | undefined {
+    const answer = this.#ask(operation, request);
+    if (answer.type !== NLMSG_ERROR) return answer;
+    const refusal = refusalIn(operation, answer);
+    if (absent.includes(refusal.errno)) return undefined;
+    throw new NetlinkError(operation, refusal);
+  }
+
   /** The first message of the answer: what was asked for, or an error. */
   #ask(operation: string, request: NetlinkRequest): NetlinkMessage {
     const sequence = this.#send(operation, request, NLM_F_REQUEST);
@@ -142,7 +160,7 @@ class Connection implements NetlinkConnection {
     }
   }
 
-  list(operation: string, request: NetlinkRequest): NetlinkMessage[] {
+  #list(operation: string, request: NetlinkRequest): NetlinkMessage[] {
     for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt += 1) {
       const found = again(() => this.#dump(operation, request));
       if (found !== undefined) return found;
@@ -151,7 +169,7 @@ class Connection implements NetlinkConnection {
     throw new NetlinkError(operation, { errno: EAGAIN, sequence: this.#sequence, kernelMessage });
   }
 
-  batch(operation: string, requests: readonly NetlinkRequest[]): BatchOutcome {
+  #batch(operation: string, requests: readonly NetlinkRequest[]): BatchOutcome {
     const first = this.#sequence + 1;
     this.#sequence += requests.length;
     const flagged = requests.map((request) => ({ ...request, flags: request.flags | NLM_F_REQUEST }));

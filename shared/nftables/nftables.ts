@@ -108,7 +108,11 @@ export interface Nftables extends Disposable {
 export function openNftables(options: { readonly netns?: Netns | undefined } = {}): Nftables {
   let connection: NetlinkConnection;
   try {
-    connection = openNetlink(NETLINK_NETFILTER, { netns: options.netns, headerLength: () => 4 });
+    connection = openNetlink(NETLINK_NETFILTER, {
+      netns: options.netns,
+      headerLength: () => 4,
+      phase: 'rules',
+    });
   } catch (cause) {
     if (cause instanceof SystemError && cause.code === 'EPROTONOSUPPORT')
       throw new NfTablesMissing(NO_NF_TABLES, { cause });

@@ -23,7 +23,7 @@ export interface Rtnetlink extends Disposable {
  * thread does not. Throws SystemError.
  */
 export function openRtnetlink(options: { readonly netns?: Netns | undefined } = {}): Rtnetlink {
-  return rtnetlinkOver(openNetlink(NETLINK_ROUTE, { netns: options.netns, headerLength }));
+  return rtnetlinkOver(openNetlink(NETLINK_ROUTE, { netns: options.netns, headerLength, phase: 'links' }));
 }
 
 /** The same over any connection: tests serve a fake kernel here. */

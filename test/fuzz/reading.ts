@@ -43,6 +43,8 @@ export function runReading({ plugin, env, stdin }: FuzzedCall, reader: Reader = 
     log: () => {},
     registry: findPlugin,
     ownExecutable: '/proc/self/exe',
+    pid: 1,
+    uptime: () => 0,
     version: '0.0.0',
   });
   if ((command ?? '') === '') {

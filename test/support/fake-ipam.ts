@@ -68,6 +68,8 @@ if (import.meta.main) {
     log: (line) => writeSync(2, `${line}\n`),
     registry: () => undefined,
     ownExecutable: process.execPath,
+    pid: 1,
+    uptime: () => 0,
     version: '2.0.0',
   });
   writeSync(1, outcome.stdout);

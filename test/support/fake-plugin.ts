@@ -95,6 +95,8 @@ export function callPlugin(
     log: (line) => log.push(line),
     registry: () => undefined,
     ownExecutable: '/proc/self/exe',
+    pid: 1,
+    uptime: () => 0,
     version: '2.0.0',
     ...options.io,
   });

@@ -24,6 +24,8 @@ function run(args: readonly string[], stdin = 'abc', plugin = { ...fakePlugin().
     log: (line) => log.push(line),
     registry: () => undefined,
     ownExecutable: '',
+    pid: 1,
+    uptime: () => 0,
     version: '2.0.0',
   });
   return { ...outcome, log };

@@ -60,6 +60,8 @@ function call(command: string, options: Options = {}): Answer {
     log: (line) => log.push(line),
     registry: () => undefined,
     ownExecutable: '/proc/self/exe',
+    pid: 1,
+    uptime: () => 0,
     version: '2.0.0',
   });
   return { exitCode, json: stdout === '' ? undefined : JSON.parse(stdout), log };
