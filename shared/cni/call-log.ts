@@ -40,7 +40,8 @@ export type LogTarget = string;
  * appended to are those of a directory that is for nothing else. Throws invalidConfig (7).
  */
 export function parseLogField(value: unknown): LogTarget {
-  if (value === JOURNAL || (typeof value === 'string' && FILE_OF_CONFIG.test(value))) return value;
+  const file = /^\/var\/log\/patchbay\/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/;
+  if (value === JOURNAL || (typeof value === 'string' && file.test(value))) return value;
   throw invalidConfig(
     `Field "log" of the network configuration must be "${JOURNAL}" or a file in "${LOG_DIRECTORY}", such as ` +
       `"${LOG_DIRECTORY}/net1.log", not ${quote(value)}; PATCHBAY_LOG takes any path`,
@@ -88,7 +89,6 @@ export function describeCall(call: FinishedCall): JsonObject {
 
 const JOURNAL = 'journal';
 const LOG_DIRECTORY = '/var/log/patchbay';
-const FILE_OF_CONFIG = /^\/var\/log\/patchbay\/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/;
 
 // What another program printed may be long; a line must fit a datagram of the journal.
 const MESSAGE_LIMIT = 2000;

@@ -19,51 +19,39 @@ export interface Confidential {
  * sentence is left: what follows quotes it.
  */
 export function redact(message: string, { config, args }: Confidential): string {
-  if (config === undefined) return firstClause(message).replace(QUOTED, `"${MASK}"`);
+  // Here and not at the top of the file, where they would be made at every start.
+  const quoted = /"(?:[^"\\]|\\.)*"/g;
+  if (config === undefined) return firstClause(message).replace(quoted, `"${MASK}"`);
+  // As decode.ts and its kind word it; a value that is an object or a list may be cut anywhere.
+  const withoutValue = message.replace(/, not (?:"|[[{\d-]).*$/s, `, not ${MASK}`);
   const secrets = [...new Set([...textsIn(config), ...pieces(args)])].sort((a, b) => b.length - a.length);
-  const masked = message
-    .replace(OFFENDING_VALUE, `, not ${MASK}`)
-    .replace(QUOTED, (token, offset: number) => {
-      const isFieldName = /\b[Ff]ields? $/.test(message.slice(0, offset));
-      const text = unquote(token);
-      return !isFieldName && secrets.some((secret) => isTold(secret, text)) ? `"${MASK}"` : token;
-    });
+  const masked = withoutValue.replace(quoted, (token, offset: number) => {
+    const isFieldName = /\b[Ff]ields? $/.test(withoutValue.slice(0, offset));
+    const text = unquote(token);
+    return !isFieldName && secrets.some((secret) => isTold(secret, text)) ? `"${MASK}"` : token;
+  });
   return secrets
     .filter(({ length }) => length >= SHORTEST_PART)
     .reduce((text, secret) => text.replaceAll(secret, MASK), masked);
 }
 
-/** Whether the text is the secret, has it in it, or is a part of it, such as the beginning of a long one. */
-function isTold(secret: string, text: string): boolean {
-  if (secret === text) return true;
-  const [shorter, longer] = secret.length < text.length ? [secret, text] : [text, secret];
-  return shorter.length >= SHORTEST_PART && longer.includes(shorter);
-}
-
-const QUOTED = /"(?:[^"\\]|\\.)*"/g;
-
-/** As decode.ts and its kind word it; a value that is an object or a list may be cut anywhere. */
-const OFFENDING_VALUE = /, not (?:"|[[{\d-]).*$/s;
-
 /** Shorter texts are words of the sentence more often than values. */
 const SHORTEST_PART = 4;
-
-/** What the runtime adds or everybody knows, whatever the plugin. */
-const PUBLIC_KEYS: readonly string[] = [
-  'cniversion',
-  'name',
-  'type',
-  'prevresult',
-  'cni.dev/valid-attachments',
-  'cni.dev/attachments',
-];
 
 function firstClause(message: string): string {
   return message.replace(/[:;].*$/s, '');
 }
 
-/** All strings that are values, at any depth, but for those under PUBLIC_KEYS. */
+/** All strings that are values, at any depth, but for what the runtime adds or everybody knows, whatever the plugin. */
 function textsIn(config: JsonObject): string[] {
+  const known = [
+    'cniversion',
+    'name',
+    'type',
+    'prevresult',
+    'cni.dev/valid-attachments',
+    'cni.dev/attachments',
+  ];
   const texts: string[] = [];
   const rest: unknown[] = [config];
   while (rest.length > 0) {
@@ -72,7 +60,7 @@ function textsIn(config: JsonObject): string[] {
     else if (Array.isArray(value)) for (const entry of value) rest.push(entry);
     else if (isJsonObject(value)) {
       for (const [key, entry] of Object.entries(value)) {
-        if (!PUBLIC_KEYS.includes(key.toLowerCase())) rest.push(entry);
+        if (!known.includes(key.toLowerCase())) rest.push(entry);
       }
     }
   }
@@ -83,6 +71,13 @@ function textsIn(config: JsonObject): string[] {
 function pieces(args: string): string[] {
   const pairs = args.split(';');
   return [args, ...pairs, ...pairs.flatMap((pair) => pair.split('='))].filter((text) => text !== '');
+}
+
+/** Whether the text is the secret, has it in it, or is a part of it, such as the beginning of a long one. */
+function isTold(secret: string, text: string): boolean {
+  if (secret === text) return true;
+  const [shorter, longer] = secret.length < text.length ? [secret, text] : [text, secret];
+  return shorter.length >= SHORTEST_PART && longer.includes(shorter);
 }
 
 function unquote(token: string): string {

@@ -17,11 +17,10 @@ export interface TraceParent {
  * Source: W3C Trace Context, section 3.2 "traceparent Header".
  */
 export function parseTraceParent(text: string | undefined): TraceParent | undefined {
-  const [, version, traceId, spanId, flags, more] = PATTERN.exec(text ?? '') ?? [];
+  const pattern = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$/;
+  const [, version, traceId, spanId, flags, more] = pattern.exec(text ?? '') ?? [];
   if (traceId === undefined || spanId === undefined || flags === undefined) return undefined;
   if (version === 'ff' || (version === '00' && more !== undefined)) return undefined;
   if (/^0+$/.test(traceId) || /^0+$/.test(spanId)) return undefined;
   return { traceId, spanId, flags };
 }
-
-const PATTERN = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$/;

@@ -1,22 +1,20 @@
 // Where the time of a verb goes, by what was being done. The layers mark their work with `inPhase`; the dispatcher
 // measures when the call is logged, and otherwise the marks do nothing.
 
-/** What a stretch of time is spent on, in the order of a log line. */
-export const PHASES = [
-  'start',
-  'config',
-  'ipam',
-  'links',
-  'sysctls',
-  'rules',
-  'flows',
-  'locks',
-  'programs',
-  'rest',
-] as const;
-export type Phase = (typeof PHASES)[number];
+/** What a stretch of time is spent on. */
+export type Phase =
+  | 'start'
+  | 'config'
+  | 'ipam'
+  | 'links'
+  | 'sysctls'
+  | 'rules'
+  | 'flows'
+  | 'locks'
+  | 'programs'
+  | 'rest';
 
-/** Milliseconds by phase; what took no time is left out. */
+/** Milliseconds by phase, in the order in which they came up first. */
 export type PhaseTimes = { readonly [P in Phase]?: number };
 
 /**
@@ -24,7 +22,7 @@ export type PhaseTimes = { readonly [P in Phase]?: number };
  * `start`.
  */
 export function measurePhases(now: () => number): void {
-  stopwatch = new Stopwatch(now);
+  stopwatch = startStopwatch(now);
 }
 
 /** What was measured so far; undefined unless somebody measures. */
@@ -40,40 +38,39 @@ export function inPhase<T>(phase: Phase, step: () => T): T {
   return stopwatch === undefined ? step() : stopwatch.run(phase, step);
 }
 
+interface Stopwatch {
+  run<T>(phase: Phase, step: () => T): T;
+  read(): PhaseTimes;
+}
+
 let stopwatch: Stopwatch | undefined;
 
-class Stopwatch {
-  readonly #now: () => number;
-  readonly #times = new Map<Phase, number>();
-  #phase: Phase = 'start';
-  #since = 0;
-
-  constructor(now: () => number) {
-    this.#now = now;
-    this.#enter('rest');
-  }
-
-  run<T>(phase: Phase, step: () => T): T {
-    const outer = this.#enter(phase);
-    try {
-      return step();
-    } finally {
-      this.#enter(outer);
-    }
-  }
-
-  read(): PhaseTimes {
-    this.#enter(this.#phase);
-    const measured = PHASES.filter((phase) => this.#times.has(phase));
-    return Object.fromEntries(measured.map((phase) => [phase, this.#times.get(phase)]));
-  }
-
-  #enter(phase: Phase): Phase {
-    const outer = this.#phase;
-    const now = this.#now();
-    this.#times.set(outer, (this.#times.get(outer) ?? 0) + now - this.#since);
-    this.#since = now;
-    this.#phase = phase;
+// No class: defining one takes its time at every start.
+function startStopwatch(now: () => number): Stopwatch {
+  const times = new Map<Phase, number>();
+  let current: Phase = 'start';
+  let since = 0;
+  const enter = (phase: Phase): Phase => {
+    const outer = current;
+    const moment = now();
+    times.set(outer, (times.get(outer) ?? 0) + moment - since);
+    since = moment;
+    current = phase;
     return outer;
-  }
+  };
+  enter('rest');
+  return {
+    run(phase, step) {
+      const outer = enter(phase);
+      try {
+        return step();
+      } finally {
+        enter(outer);
+      }
+    },
+    read() {
+      enter(current);
+      return Object.fromEntries(times);
+    },
+  };
 }
