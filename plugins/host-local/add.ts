@@ -12,7 +12,7 @@ import { findEarlier, type Suspects } from './earlier-attachment.ts';
 import { type KernelView, openKernelView } from './kernel-view.ts';
 import { type Candidate, findRange, type RangeSet } from './range.ts';
 import { readResolvConf } from './resolv-conf.ts';
-import { describeHolder, type HeldAddress, openStore } from './store.ts';
+import { describeExposure, describeHolder, type HeldAddress, openStore } from './store.ts';
 
 /**
  * All or nothing. An attachment that died without a DEL is forgotten, and its addresses are given to it again. Throws
@@ -20,13 +20,15 @@ import { describeHolder, type HeldAddress, openStore } from './store.ts';
  * for an unreadable resolvConf.
  */
 export function add(call: AddCall<HostLocalConfig>): Result {
-  const { config } = call;
+  const { config, network, log } = call;
   const requests = planRequests(config.sets, config.requested);
   const dns = config.resolvConf === undefined ? undefined : readResolvConf(config.resolvConf);
 
   // First, so that it closes last: closing an nf_tables socket can wait for what others delete, and holding the store
   // meanwhile would make everybody wait.
   using kernel = openKernelView();
+  const exposure = describeExposure({ dataDir: config.dataDir, network: network.name });
+  if (exposure !== undefined) log(exposure);
   let { taken, suspects } = take(call, kernel, requests, NO_SUSPECTS);
   if (suspects.size > 0) {
     pause(LINK_GRACE_MS); // without the lock, which others want

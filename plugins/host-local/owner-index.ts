@@ -21,19 +21,21 @@ export class OwnerIndex {
   readonly #owners: string;
   readonly #stamp: string;
   readonly #bootId: string | undefined;
+  readonly #isOff: boolean;
   #isTrue: boolean;
   #isDirty = false;
 
   /**
-   * `directory` is the network's, `side` the one the index lives in. Made before anything is changed: afterwards the
-   * stamp can't tell any more whether the index was true.
+   * `directory` is the network's, `side` the one the index lives in; without one nothing is indexed. Made before anything is
+   * changed: afterwards the stamp can't tell any more whether the index was true.
    */
-  constructor(directory: string, side: string, bootId: string | undefined) {
+  constructor(directory: string, side: string | undefined, bootId: string | undefined) {
     this.#directory = directory;
     this.#bootId = bootId;
-    this.#owners = join(side, 'owners');
-    this.#stamp = join(side, 'stamp');
-    this.#isTrue = this.#isStamped();
+    this.#isOff = side === undefined;
+    this.#owners = join(side ?? '', 'owners');
+    this.#stamp = join(side ?? '', 'stamp');
+    this.#isTrue = !this.#isOff && this.#isStamped();
   }
 
   /** Whether the index knows every address file of the directory. */
@@ -77,12 +79,13 @@ export class OwnerIndex {
   /** Makes the index say exactly this; only differences are written. */
   rebuild(entries: ReadonlyMap<string, readonly string[]>): void {
     this.touch();
+    if (this.#isOff) return;
     try {
       ensureDirectory(this.#owners, 0o700);
       // The old stamp may match a directory put back from a backup; half a rebuilt index must not meet it.
       removeFile(this.#stamp);
       const found = new Set(readdirSync(this.#owners));
-      for (const key of found) if (!entries.has(key)) removeFile(`${this.#owners}/${key}`);
+      for (const key of found) if (!entries.has(key)) this.#remove(key);
       for (const [key, names] of entries) {
         const text = names.join(',');
         if (!found.has(key) || readNote(`${this.#owners}/${key}`) !== text) this.#write(key, names);
@@ -107,6 +110,12 @@ export class OwnerIndex {
     } catch {
       // No stamp, no trust.
     }
+  }
+
+  /** Only what is a note: nothing else is ours. */
+  #remove(key: string): void {
+    const path = `${this.#owners}/${key}`;
+    if (readNote(path) !== undefined) removeFile(path);
   }
 
   #write(key: string, names: readonly string[]): void {

@@ -9,6 +9,9 @@ import { formatIp, type Ip, parseIp } from '../../shared/ip/cidr.ts';
 import {
   createFile,
   ensureDirectory,
+  expectTrustedLink,
+  isObstructed,
+  isTrustedOwner,
   linkFile,
   type Occupancy,
   occupancyOf,
@@ -85,6 +88,26 @@ export function directoryOf(location: StoreLocation): string {
   return join(dataDir, network);
 }
 
+/**
+ * A sentence about who besides root can take and free the addresses of the store, and what to do about it; undefined when
+ * nobody can. Nothing outside the store is theirs by that: it is used as if they did.
+ */
+export function describeExposure(location: StoreLocation): string | undefined {
+  for (const path of [location.dataDir, directoryOf(location)]) {
+    const stat = statSync(path, { throwIfNoEntry: false });
+    if (stat === undefined) continue;
+    const { uid, mode } = stat;
+    if (!isTrustedOwner(uid))
+      return `The address store ${quote(path)} belongs to user ${uid}, who can change it`;
+    const isSticky = (mode & 0o1000) !== 0;
+    if ((mode & 0o022) !== 0 && !isSticky) {
+      const permissions = (mode & 0o7777).toString(8);
+      return `The address store ${quote(path)} can be changed by others (mode ${permissions}); run "chmod go-w" on it`;
+    }
+  }
+  return undefined;
+}
+
 /** The address an address file is named after; undefined for `lock`, pointer files and any other name. */
 export function addressNamed(name: string): Ip | undefined {
   if (!MAYBE_ADDRESS.test(name)) return undefined;
@@ -114,7 +137,8 @@ export class Store implements Disposable {
   readonly network: string;
   /** This boot of the kernel, to compare with `Vintage.bootId`; undefined when it can't be told. */
   readonly bootId = readBootId();
-  readonly #side: string;
+  /** Undefined where something else stands in its place, which nobody of us has put there. */
+  readonly #side: string | undefined;
   readonly #lock: Disposable;
   readonly #index: OwnerIndex;
   #contents: Map<string, StoredAddress['holder']> | undefined;
@@ -125,7 +149,9 @@ export class Store implements Disposable {
     this.directory = directoryOf(location);
     this.network = location.network;
     // Never the directory of a network: their names begin with a letter or digit.
-    this.#side = join(location.dataDir, '.patchbay', location.network);
+    const sides = join(location.dataDir, '.patchbay');
+    const side = join(sides, location.network);
+    this.#side = [sides, side, join(side, 'owners')].some(isObstructed) ? undefined : side;
     this.#lock = lock;
     this.#index = new OwnerIndex(this.directory, this.#side, this.bootId);
   }
@@ -354,10 +380,12 @@ export class Store implements Disposable {
   // Under the lock one name is enough. What a killed verb left there may be linked to a live record by now: it is
   // removed, never written to.
   #draft(bytes: Uint8Array): string | undefined {
-    const path = join(this.#side, 'draft');
+    const side = this.#side;
+    if (side === undefined) return undefined;
+    const path = join(side, 'draft');
     if (succeeds(() => createFile(path, bytes))) return path;
     const isMade = succeeds(() => {
-      ensureDirectory(this.#side, 0o700);
+      ensureDirectory(side, 0o700);
       removeFile(path);
       createFile(path, bytes);
     });
@@ -378,7 +406,8 @@ const NETWORK_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
 
 /** BSD flock on the file `lock`, the one the reference plugins take too. Throws as takeLock does. */
 function lockStore(directory: string, deadlineMs: number): Disposable {
-  return takeLock(join(directory, 'lock'), { deadlineMs, mode: 0o750 });
+  expectTrustedLink(directory);
+  return takeLock(join(directory, 'lock'), { deadlineMs, mode: 0o600 });
 }
 
 // random(4), /proc/sys/kernel/random.

@@ -1,14 +1,15 @@
 // What a link and a sandbox were like before they were tuned, in a file for each attachment: the reference's format, with
 // a part of our own that it ignores. Written by ADD before it changes anything, read by DEL, collected by GC.
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { type Attachment, networkHash, ownerHash } from '../../shared/cni/attachment.ts';
 import { configObject, parseJson } from '../../shared/cni/decode.ts';
 import { hasCode, ioFailure } from '../../shared/cni/error.ts';
 import { parseMac } from '../../shared/ip/mac.ts';
 import {
+  createFile,
   ensureDirectory,
-  overwriteFile,
+  expectTrustedLink,
   readContent,
   removeFile,
   renameFile,
@@ -68,6 +69,7 @@ export function draftOwner(name: string): { readonly network: string; readonly o
  */
 export function readBackup(path: string): Backup | 'absent' | 'unreadable' | 'foreign' {
   try {
+    expectTrustedLink(dirname(path));
     const content = readContent(path, LONGEST_BACKUP);
     return typeof content === 'string' ? content : decodeBackup(content.text);
   } catch (cause) {
@@ -83,7 +85,8 @@ export function writeBackup({ directory, path, draft }: BackupFiles, backup: Bac
     if (bytes.length > LONGEST_BACKUP) throw new Error(`It would have more than ${LONGEST_BACKUP} bytes`);
     ensureDirectory(directory, 0o700);
     try {
-      overwriteFile(draft, bytes);
+      removeFile(draft); // of an ADD that was killed, or somebody's link
+      createFile(draft, bytes);
       renameFile(draft, path);
     } catch (error) {
       removeFile(draft);

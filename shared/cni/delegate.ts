@@ -1,8 +1,9 @@
 // Runs the IPAM plugin that the config names: found on CNI_PATH, by exec, or in process when the file is our
 // own. Created by the dispatcher for each call; a plugin cannot tell the two ways apart.
 import { type BigIntStats, statSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { pause } from '../linux/clock.ts';
+import { isTrustedOwner } from '../linux/files.ts';
 import { inPhase } from '../linux/phases.ts';
 import { run } from '../linux/spawn.ts';
 import { isJsonObject, parseJson, pickKeys } from './decode.ts';
@@ -110,6 +111,7 @@ function runInProcess(plugin: AnyPlugin, command: Command, context: DelegateCont
 }
 
 function runProcess(type: string, file: string, command: Command, context: DelegateContext): Buffer {
+  refuseReplaceable(type, file, command, context);
   const { exitCode, stdout, stderr } = start(type, file, command, context);
   const complaint = stderr.toString('utf8').trim();
   if (complaint !== '') for (const line of complaint.split('\n')) context.log(line);
@@ -117,6 +119,43 @@ function runProcess(type: string, file: string, command: Command, context: Deleg
   throw (
     reportedError(stdout) ?? unexplained(type, command, exitCode, complaint || stdout.toString('utf8').trim())
   );
+}
+
+/**
+ * Whoever may write to the program, or exchange it in its directory, would run as root by us. Where that is everybody, nothing
+ * new is begun; what exists is still cleaned up. Where it is a group, or the owner of a file that came out of an archive, the
+ * operator may have meant it, and reads about it.
+ */
+function refuseReplaceable(type: string, file: string, command: Command, { log }: DelegateContext): void {
+  const danger = dangerOf(file);
+  if (danger === undefined) return;
+  const sentence = `The IPAM plugin ${quote(type)} ${danger.what}`;
+  if (danger.isOpenToAll && command !== 'DEL' && command !== 'GC') throw delegateFailed(sentence);
+  log(sentence);
+}
+
+function dangerOf(file: string): { readonly what: string; readonly isOpenToAll: boolean } | undefined {
+  for (const path of [file, dirname(file)]) {
+    const stat = findFile(path);
+    if (stat === undefined) continue;
+    const mode = Number(stat.mode & 0o7777n);
+    // In a directory such as /tmp nobody but the owner of a file may put another in its place.
+    const isSticky = path !== file && (mode & 0o1000) !== 0;
+    const where = `${quote(path)} (mode ${mode.toString(8)})`;
+    if (!isSticky && (mode & 0o002) !== 0) {
+      return { what: `can be replaced by everybody: run "chmod o-w" on ${where}`, isOpenToAll: true };
+    }
+    if (!isSticky && (mode & 0o020) !== 0 && stat.gid !== 0n) {
+      return {
+        what: `can be replaced by group ${stat.gid}, which may write to ${where}`,
+        isOpenToAll: false,
+      };
+    }
+    if (!isTrustedOwner(Number(stat.uid))) {
+      return { what: `can be replaced by user ${stat.uid}, whose ${where} is`, isOpenToAll: false };
+    }
+  }
+  return undefined;
 }
 
 // A plugin that is being replaced on disk is busy for a moment: somebody still holds it open for writing.

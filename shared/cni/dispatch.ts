@@ -11,7 +11,7 @@ import {
   type Command,
   type Env,
   type Environment,
-  expectForeignNetns,
+  holdForeignNetns,
   isCommand,
   parseEnvironment,
 } from './environment.ts';
@@ -176,7 +176,8 @@ function unknownCommand(command: string): Error {
 function runVerb(plugin: AnyPlugin, command: Command, session: Session): string {
   const { environment, header } = session;
   const version = parseVersion(header.raw, command, plugin.supportedVersions);
-  if (!session.isDelegated && (command === 'ADD' || command === 'DEL')) expectForeignNetns(environment);
+  const isGuarded = !session.isDelegated && (command === 'ADD' || command === 'DEL');
+  using _netns = isGuarded ? holdForeignNetns(environment) : undefined;
   const network = parseNetworkConfig(header, version, command);
   const source = { network, args: environment.args, command };
   const call = openCall(plugin, network, session);

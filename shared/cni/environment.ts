@@ -1,6 +1,6 @@
 // The CNI_* environment variables: which command needs which, and what is wrong with them.
 // Called by the dispatcher, before stdin is read.
-import { type BigIntStats, statSync } from 'node:fs';
+import { holdNetns, isOwnNetns } from '../linux/netns.ts';
 import { invalidEnvironment, invalidNetns, quote } from './error.ts';
 
 /** The commands that run a plugin; VERSION and the bare run never get that far. */
@@ -62,15 +62,17 @@ export function parseEnvironment(env: Env, command: Command): Environment {
 }
 
 /**
- * Throws `invalidNetns` when CNI_NETNS is the namespace we run in, unless CNI_NETNS_OVERRIDE allows it: a
- * plugin that acts there would rearrange the host. A path that leads nowhere is the plugin's business.
+ * Opens CNI_NETNS for the length of the verb, so that the plugin works in the namespace that was looked at here, even when the
+ * path leads elsewhere by then. Throws `invalidNetns` when it is the namespace we run in, unless CNI_NETNS_OVERRIDE allows
+ * it: a plugin that acts there would rearrange the host. A path that leads nowhere is the plugin's business.
  */
-export function expectForeignNetns({ netns, ownNetns }: Environment): void {
-  if (netns === '' || ownNetns === 'allow') return;
-  const [given, own] = [findFile(netns), findFile('/proc/self/ns/net')];
-  if (given === undefined || given.dev !== own?.dev || given.ino !== own.ino) return;
+export function holdForeignNetns({ netns: path, ownNetns }: Environment): Disposable | undefined {
+  if (path === '') return undefined;
+  const held = holdNetns(path);
+  if (ownNetns === 'allow' || held.netns === undefined || !isOwnNetns(held.netns)) return held;
+  held[Symbol.dispose]();
   throw invalidNetns(
-    `CNI_NETNS ${quote(netns)} is the network namespace of the host, where the plugin itself runs; ` +
+    `CNI_NETNS ${quote(path)} is the network namespace of the host, where the plugin itself runs; ` +
       'set CNI_NETNS_OVERRIDE=1 if that is what you want',
   );
 }
@@ -116,13 +118,4 @@ function expectIfname(value: string): void {
 function missingVariables(command: Command, missing: readonly string[]): Error {
   const subject = missing.length === 1 ? 'variable' : 'variables';
   return invalidEnvironment(`${command} needs the environment ${subject} [${missing.join(',')}]`);
-}
-
-// Symlinks followed; any failure counts as "not there".
-function findFile(path: string): BigIntStats | undefined {
-  try {
-    return statSync(path, { bigint: true, throwIfNoEntry: false });
-  } catch {
-    return undefined;
-  }
 }

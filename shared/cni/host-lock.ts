@@ -1,6 +1,7 @@
 // Locks that processes of ours take on this host, so as not to make each other start over.
 // Used around changes to rulesets, where only the number of tries depends on them, and around what attachments share.
 import { mkdirSync } from 'node:fs';
+import { expectTrustedLink } from '../linux/files.ts';
 import { CniError, hasCode } from './error.ts';
 import { hasWaitedFor, LOCK_DEADLINE_MS, takeLock } from './lock.ts';
 
@@ -24,6 +25,7 @@ export function lockHost(name: 'nftables' | 'iptables' | 'vlans'): Disposable | 
 /** The directory is missing once after every boot. */
 function openLock(path: string): Disposable {
   const wish = { deadlineMs: LOCK_DEADLINE_MS, mode: 0o600 };
+  expectTrustedLink(DIRECTORY);
   try {
     return takeLock(path, wish);
   } catch (error) {

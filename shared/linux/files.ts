@@ -3,6 +3,8 @@
 import {
   closeSync,
   constants,
+  fstatSync,
+  ftruncateSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -11,6 +13,7 @@ import {
   readlinkSync,
   renameSync,
   statfsSync,
+  statSync,
   symlinkSync,
   unlinkSync,
   writeSync,
@@ -61,6 +64,38 @@ export function ensureDirectory(path: string, mode: number): void {
   }
 }
 
+/** Whether something other than a directory stands there, a link to one included. */
+export function isObstructed(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === false;
+}
+
+/**
+ * A directory of ours may be a link to another disk, if root says so: somebody else's would lead us to where that one cannot
+ * write. Throws Error for such a one.
+ */
+export function expectTrustedLink(directory: string): void {
+  const stat = lstatSync(directory, { throwIfNoEntry: false });
+  if (stat?.isSymbolicLink() !== true || isTrustedOwner(stat.uid)) return;
+  throw new Error(`"${directory}" is a symbolic link that user ${stat.uid} made; remove it`);
+}
+
+/**
+ * Root, and whoever runs us where that is another. In a user namespace the machine's own root has no number, and its files seem to
+ * belong to nobody.
+ */
+export function isTrustedOwner(uid: number): boolean {
+  if (uid === 0 || uid === statSync('/proc/self').uid) return true;
+  return uid === OVERFLOW_UID && !isEveryUserMapped(readFileSync('/proc/self/uid_map', 'utf8'));
+}
+
+/** DEFAULT_OVERFLOWUID, include/linux/highuid.h */
+const OVERFLOW_UID = 65534;
+
+/** user_namespaces(7): first id inside, first id outside, how many. */
+function isEveryUserMapped(map: string): boolean {
+  return /^\s*0\s+0\s+4294967295\s*$/.test(map);
+}
+
 /** Makes a new file, 0600 before umask, and writes all of it; a file that could not be written is removed again. */
 export function createFile(path: string, bytes: Uint8Array): void {
   const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
@@ -73,11 +108,22 @@ export function createFile(path: string, bytes: Uint8Array): void {
   }
 }
 
-/** Writes a file in place, as the reference does; for directories where nothing can be made to rename. */
+/**
+ * Writes a file in place, as the reference does; for directories where nothing can be made to rename. A file that has another
+ * name is refused before a byte of it is lost: the name here may have been put there to lead us to it.
+ */
 export function overwriteFile(path: string, bytes: Uint8Array): void {
-  const { O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW, O_NONBLOCK } = constants;
-  const flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK;
-  const fd = again(() => openSync(path, flags, 0o600));
+  const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
+  const fd = again(() => openSync(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600));
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) throw new Error(`"${path}" is no regular file`);
+    if (stat.nlink !== 1) throw new Error(`"${path}" has ${stat.nlink} names; remove this one`);
+    again(() => ftruncateSync(fd));
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
   writeAndClose(fd, bytes);
 }
 

@@ -28,11 +28,16 @@ const X64 = {
   setsockopt: 54,
   getsockopt: 55,
   flock: 73,
+  capget: 125,
+  capset: 126,
+  prctl: 157,
+  fstatfs: 138,
   lsetxattr: 189,
   fsetxattr: 190,
   lgetxattr: 192,
   fgetxattr: 193,
   setns: 308,
+  openat2: 437,
   exit_group: 231,
 } as const;
 const GENERIC = {
@@ -46,11 +51,16 @@ const GENERIC = {
   setsockopt: 208,
   getsockopt: 209,
   flock: 32,
+  capget: 90,
+  capset: 91,
+  prctl: 167,
+  fstatfs: 44,
   lsetxattr: 6,
   fsetxattr: 7,
   lgetxattr: 9,
   fgetxattr: 10,
   setns: 268,
+  openat2: 437,
   exit_group: 94,
 } as const satisfies Record<keyof typeof X64, number>;
 const NUMBERS: Readonly<Record<string, Readonly<Record<SyscallName, number>>>> = {
@@ -78,7 +88,11 @@ export const SOL_NETLINK = 270;
 export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
 export const CLONE_NEWNET = 0x40000000;
+export const RESOLVE_NO_XDEV = 0x01;
+export const RESOLVE_NO_SYMLINKS = 0x04;
+export const RESOLVE_BENEATH = 0x08;
 
+const O_CLOEXEC = 0o2000000;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const NS_GET_NSTYPE = 0xb703; // _IO(0xb7, 0x3), include/uapi/linux/nsfs.h
@@ -186,6 +200,60 @@ export function tryFlock(fd: number): boolean {
   if (result === -EAGAIN) return false;
   check('flock', result);
   return true;
+}
+
+/** The magic number of the file system that the open file lies on (linux/magic.h), fstatfs(2). Throws SystemError. */
+export function fileSystemOf(fd: number): number {
+  const stat = new DataView(new ArrayBuffer(120)); // struct statfs: f_type, a word, is its first field
+  check('fstatfs', call('fstatfs', fd, new Uint8Array(stat.buffer)));
+  return Number(stat.getBigUint64(0, true));
+}
+
+/**
+ * openat2(2) below a directory; close-on-exec. `resolve` says what the path may not lead through. Throws SystemError:
+ * ENOSYS before Linux 5.6, EXDEV and ELOOP for a path that `resolve` forbids.
+ *
+ *     struct open_how { u64 flags; u64 mode; u64 resolve; };
+ */
+export function openBelow(directory: number, path: string, flags: number, resolve: number): number {
+  const how = BigUint64Array.of(BigInt(flags | O_CLOEXEC), 0n, BigInt(resolve));
+  const bytes = new Uint8Array(how.buffer);
+  return check('open', call('openat2', directory, cString(path), bytes, bytes.length), path);
+}
+
+/** Bits by capability number; those from 32 on are not among them, and are given up with `capset`. */
+export interface Capabilities {
+  readonly effective: number;
+  readonly permitted: number;
+  readonly inheritable: number;
+}
+
+/** capget(2) of this thread: none where that is refused. */
+export function capget(): Capabilities {
+  const sets = new Uint32Array(CAPABILITY_WORDS);
+  call('capget', capabilityHeader(), new Uint8Array(sets.buffer));
+  const [effective = 0, permitted = 0, inheritable = 0] = sets;
+  return { effective, permitted, inheritable };
+}
+
+/** capset(2) of this thread. Gives 0, or the negative error number: callers go on with what they have. */
+export function capset({ effective, permitted, inheritable }: Capabilities): number {
+  const sets = new Uint32Array(CAPABILITY_WORDS);
+  sets.set([effective, permitted, inheritable]);
+  return call('capset', capabilityHeader(), new Uint8Array(sets.buffer));
+}
+
+// struct __user_cap_header_struct { u32 version; int pid; }; two of struct { u32 effective, permitted, inheritable; }
+const CAPABILITY_WORDS = 6;
+const LINUX_CAPABILITY_VERSION_3 = 0x20080522;
+
+function capabilityHeader(): Uint8Array {
+  return new Uint8Array(Uint32Array.of(LINUX_CAPABILITY_VERSION_3, 0).buffer);
+}
+
+/** prctl(2) with one argument. Gives its result, or the negative error number. */
+export function prctl(option: number, argument: number): number {
+  return call('prctl', option, argument);
 }
 
 /** fsetxattr(2) on a descriptor or lsetxattr(2) on a path. Throws SystemError. */

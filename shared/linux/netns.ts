@@ -1,10 +1,11 @@
 // Network namespaces by path: opened, recognised, compared, entered for the length of one function.
 // Plugins open the attachment's namespace with it; netlink-socket.ts is born inside one, sysctls are written inside.
-import { closeSync, constants, fstatSync, openSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
 import { pause } from './clock.ts';
 import {
   AF_NETLINK,
   CLONE_NEWNET,
+  fileSystemOf,
   getsockopt,
   namespaceType,
   SO_NETNS_COOKIE,
@@ -139,7 +140,48 @@ function goHome(home: number, { inode }: Netns): void {
   }
 }
 
+/** A path that means one namespace, or one error, as long as this lives. */
+export interface HeldNetns extends Disposable {
+  /** Undefined when the path does not lead to a network namespace. */
+  readonly netns: Netns | undefined;
+}
+
+/**
+ * Opens the namespace at `path` for the length of a verb. Whoever opens the same path meanwhile is given this very
+ * namespace, or the very error that opening it met, whatever has become of the path since: what was found out about it, for
+ * instance that it is not our own, stays true. Only one path is held at a time. Never throws.
+ */
+export function holdNetns(path: string): HeldNetns {
+  let netns: Netns | undefined;
+  try {
+    netns = openAt(path);
+    const lasting = netns;
+    held = { path, open: () => new BorrowedNetns(lasting) };
+  } catch (error) {
+    const failure = error;
+    held = {
+      path,
+      open: () => {
+        throw failure;
+      },
+    };
+  }
+  return {
+    netns,
+    [Symbol.dispose]() {
+      held = undefined;
+      netns?.[Symbol.dispose]();
+    },
+  };
+}
+
+let held: { readonly path: string; readonly open: () => Netns } | undefined;
+
 function open(path: string): Netns {
+  return held?.path === path ? held.open() : openAt(path);
+}
+
+function openAt(path: string): Netns {
   if (path.includes('\0')) throw new SystemError('open', EINVAL);
   // Namespaces look like regular files. Asked before opening, so that nothing else is ever opened; O_NONBLOCK is for
   // a path that is exchanged for a FIFO in between.
@@ -155,9 +197,9 @@ function open(path: string): Netns {
   }
 }
 
-/** Before the ioctl, which other files may understand differently, the file system's magic, taken by descriptor. */
+/** Before the ioctl, which other files may understand differently, the file system's magic. */
 function expectNetns(fd: number): void {
-  const { type } = statfsSync(`/proc/self/fd/${fd}`);
+  const type = fileSystemOf(fd);
   const isNetns = (type === NSFS_MAGIC || type === PROC_SUPER_MAGIC) && namespaceType(fd) === CLONE_NEWNET;
   if (!isNetns) throw new SystemError('use as a network namespace', EINVAL);
 }
@@ -195,4 +237,21 @@ class OpenNetns implements Netns {
     this.#open = false;
     closeSync(this.fd);
   }
+}
+
+/** Closed by whoever holds it. */
+class BorrowedNetns implements Netns {
+  readonly path: string;
+  readonly fd: number;
+  readonly device: bigint;
+  readonly inode: bigint;
+
+  constructor({ path, fd, device, inode }: Netns) {
+    this.path = path;
+    this.fd = fd;
+    this.device = device;
+    this.inode = inode;
+  }
+
+  [Symbol.dispose](): void {}
 }

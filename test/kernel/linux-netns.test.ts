@@ -15,7 +15,14 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { hasCode } from '../../shared/cni/error.ts';
 import { NETLINK_ROUTE, openNetlinkSocket } from '../../shared/linux/netlink-socket.ts';
-import { findNetns, identityOf, isOwnNetns, openNetns, withNetns } from '../../shared/linux/netns.ts';
+import {
+  findNetns,
+  holdNetns,
+  identityOf,
+  isOwnNetns,
+  openNetns,
+  withNetns,
+} from '../../shared/linux/netns.ts';
 import { ensureSysctl, readSysctl, writeSysctl } from '../../shared/linux/sysctl.ts';
 import { getXattr, setXattr } from '../../shared/linux/xattr.ts';
 import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
@@ -47,6 +54,34 @@ test('our own namespace is recognised', () => {
   using own = openNetns('/proc/self/ns/net');
   using other = openNetns(pair.sandbox.path);
   expect([isOwnNetns(own), isOwnNetns(other)]).toEqual([true, false]);
+});
+
+test('a path that is held means one namespace, or one error, whatever becomes of the path', () => {
+  const path = join(folder, 'held');
+  symlinkSync(pair.sandbox.path, path);
+  using direct = openNetns(pair.sandbox.path);
+  {
+    using held = holdNetns(path);
+    rmSync(path);
+    symlinkSync(OWN, path);
+    using first = openNetns(path);
+    first[Symbol.dispose](); // whoever borrows it cannot close it for others
+    using second = findNetns(path);
+    expect([held.netns?.inode, first.inode, second?.inode]).toEqual(Array(3).fill(direct.inode));
+    expect(withNetns(first, () => readlinkSync(OWN))).toBe(`net:[${direct.inode}]`);
+  }
+  using after = openNetns(path);
+  expect(isOwnNetns(after)).toBe(true);
+  rmSync(path);
+  {
+    using held = holdNetns(path);
+    symlinkSync(OWN, path);
+    expect(held.netns).toBeUndefined();
+    expect(() => openNetns(path)).toThrow(
+      expect.objectContaining({ cause: expect.objectContaining({ code: 'ENOENT' }) }),
+    );
+    expect(findNetns(path)).toBeUndefined();
+  }
 });
 
 test('what is no network namespace is refused at once, and for teardown it is gone', () => {

@@ -120,6 +120,23 @@ describe('the IPAM plugin is found', () => {
     );
   });
 
+  test.each(['file', 'directory'] as const)('and not begun where everybody may write to its %s', (what) => {
+    const path = script('ipam', answer('10.0.0.5/8'));
+    chmodSync(what === 'file' ? path : directory, 0o777);
+    const sentence = /^The IPAM plugin "ipam" can be replaced by everybody: run "chmod o-w" on "/;
+    for (const command of ['ADD', 'CHECK', 'STATUS'] as const) {
+      const { outcome } = delegate('ipam', { command });
+      expect(outcome.json, command).toMatchObject({ code: 111, msg: expect.stringMatching(sentence) });
+    }
+    for (const command of ['DEL', 'GC'] as const) {
+      const { outcome } = delegate('ipam', { command });
+      expect(outcome, command).toMatchObject({ exitCode: 0, log: [expect.stringMatching(sentence)] });
+    }
+    chmodSync(directory, 0o1777);
+    chmodSync(path, 0o755);
+    expect(delegate('ipam').outcome).toMatchObject({ exitCode: 0, log: [] });
+  });
+
   test.each(['ADD', 'DEL', 'CHECK', 'STATUS', 'GC'] as const)('or %s says where it looked', (command) => {
     const { outcome } = delegate('nobody', { command });
     expect(outcome).toMatchObject({

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import {
   type Command,
-  expectForeignNetns,
+  holdForeignNetns,
   isCommand,
   parseEnvironment,
 } from '../../../shared/cni/environment.ts';
@@ -120,8 +120,9 @@ describe('parseEnvironment', () => {
 
 describe('the guard of our own namespace', () => {
   const own = '/proc/self/ns/net';
-  const guard = (env: Record<string, string>) => () =>
-    expectForeignNetns(parseEnvironment({ ...ENV, ...env }, 'ADD'));
+  const guard = (env: Record<string, string>) => () => {
+    holdForeignNetns(parseEnvironment({ ...ENV, ...env }, 'ADD'))?.[Symbol.dispose]();
+  };
 
   test('refuses it, also through a symlink', () => {
     const directory = mkdtempSync(join(tmpdir(), 'cni-netns-'));
@@ -158,6 +159,6 @@ describe('the guard of our own namespace', () => {
     `/${'x'.repeat(5000)}`,
   ])('has nothing against "%.30s"', (path) => {
     const environment = { ...parseEnvironment(ENV, 'DEL'), netns: path };
-    expect(() => expectForeignNetns(environment)).not.toThrow();
+    expect(() => holdForeignNetns(environment)?.[Symbol.dispose]()).not.toThrow();
   });
 });
