@@ -9,6 +9,7 @@ import type { AnyPlugin } from '../shared/cni/plugin.ts';
 import { runTool } from '../shared/cni/tool.ts';
 import { pause } from '../shared/linux/clock.ts';
 import { exitAtOnce } from '../shared/linux/libc.ts';
+import { dropPrivileges } from '../shared/linux/privileges.ts';
 import { enableTrace } from '../shared/netlink/trace.ts';
 import { findPlugin, listPlugins } from './registry.ts';
 
@@ -39,7 +40,9 @@ function main(): number {
   try {
     if (process.env['PATCHBAY_TRACE'] === 'netlink') enableTrace(log);
     const plugin = getOwnPlugin();
-    const isForRuntimes = Boolean(process.env['CNI_COMMAND']);
+    const command = process.env['CNI_COMMAND'];
+    const isForRuntimes = Boolean(command);
+    if (isForRuntimes && command !== 'VERSION') dropWhatIsNotNeeded(plugin);
     const args = process.argv.slice(2);
     if (!isForRuntimes && args.length > 0 && plugin.tools.length > 0) {
       outcome = runTool(plugin, args, makeIo());
@@ -55,6 +58,12 @@ function main(): number {
   if (!isPrinted) outcome.undo?.();
   outcome.writeLog?.(isPrinted ? 'printed' : 'lost');
   return isPrinted ? outcome.exitCode : 1;
+}
+
+// Whoever runs it as another user than root has chosen its capabilities, and inheritance works in other ways then. The build,
+// which runs this program in its own process, keeps its own.
+function dropWhatIsNotNeeded({ needs }: AnyPlugin): void {
+  if (process === globalThis.process && process.geteuid?.() === 0) dropPrivileges(needs);
 }
 
 // The path of the image follows hard links, so it names the plugin; argv[0] is the caller's word, and tells symlinks

@@ -12,6 +12,7 @@ import { status } from './status.ts';
 export const bridge = definePlugin({
   name: 'bridge',
   supportedVersions: CNI_VERSIONS,
+  needs: { sandbox: 'enter', programs: 'run' },
   parseConfig,
   parseTeardown,
   add,

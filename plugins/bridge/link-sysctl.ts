@@ -1,7 +1,7 @@
 // Per-link sysctls that make an attachment better but must never make it fail: a host may mount /proc/sys read-only
 // or be booted without IPv6. Called by the bridge plugin for links of the host and of the sandbox.
 
-import { hasCode } from '../../shared/cni/error.ts';
+import { hasCode, toCniError } from '../../shared/cni/error.ts';
 import { ensureSysctl, setSysctl } from '../../shared/linux/sysctl.ts';
 
 type Family = 'ipv4' | 'ipv6';
@@ -41,9 +41,13 @@ function attempt(
     write(name, value);
   } catch (error) {
     if (!hasCode(error, 'ENOENT')) {
-      log(
-        `Cannot set sysctl "${name}" to ${value}: ${error instanceof Error ? error.message : String(error)}`,
-      );
+      log(describeRefusal(error));
     }
   }
+}
+
+/** The line about a sysctl that is not what it should be: which one, its value, and why. */
+export function describeRefusal(error: unknown): string {
+  const { message, details } = toCniError(error);
+  return details === undefined ? message : `${message}: ${details}`;
 }

@@ -8,7 +8,7 @@ import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlinkMonitor } from '../../shared/rtnetlink/monitor.ts';
 import type { Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import type { BridgeConfig } from './config.ts';
-import { ensureLinkSysctl, setLinkSysctl } from './link-sysctl.ts';
+import { describeRefusal, ensureLinkSysctl, setLinkSysctl } from './link-sysctl.ts';
 import type { Addressing, PlannedRoute } from './plan.ts';
 
 /** Duplicate address detection takes 1 to 2 s; after this it will not end well any more. */
@@ -85,14 +85,16 @@ function enableIpv6(link: string, log: (line: string) => void): void {
   try {
     setSysctl(`net/ipv6/conf/${link}/keep_addr_on_down`, '1');
   } catch (cause) {
-    throw hasCode(cause, 'ENOENT')
-      ? new Error(
-          `Sandbox has no IPv6, but IPAM leased an IPv6 address for "${link}"; remove the IPv6 range`,
-          {
-            cause,
-          },
-        )
-      : cause;
+    if (hasCode(cause, 'ENOENT')) {
+      const next = 'remove the IPv6 range';
+      throw new Error(`Sandbox has no IPv6, but IPAM leased an IPv6 address for "${link}"; ${next}`, {
+        cause,
+      });
+    }
+    if (!hasCode(cause, 'EROFS') && !hasCode(cause, 'EACCES')) {
+      throw cause;
+    }
+    log(describeRefusal(cause)); // the address works all the same
   }
 }
 

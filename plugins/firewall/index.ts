@@ -12,6 +12,7 @@ import { status } from './status.ts';
 export const firewall = definePlugin({
   name: 'firewall',
   supportedVersions: CNI_VERSIONS.filter((version) => isVersionAtLeast(version, '0.4.0')),
+  needs: { sandbox: 'none', programs: 'run' },
   parseConfig,
   parseTeardown,
   add,

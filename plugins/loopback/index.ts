@@ -12,6 +12,7 @@ import { del } from './del.ts';
 export const loopback = definePlugin({
   name: 'loopback',
   supportedVersions: CNI_VERSIONS,
+  needs: { sandbox: 'enter', programs: 'none' },
   parseConfig: () => undefined,
   parseTeardown: () => undefined,
   add,

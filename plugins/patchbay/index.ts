@@ -11,6 +11,7 @@ import { del } from './del.ts';
 export const patchbay = definePlugin({
   name: 'patchbay',
   supportedVersions: CNI_VERSIONS.filter((version) => isVersionAtLeast(version, '0.4.0')),
+  needs: { sandbox: 'enter', programs: 'run' },
   checkNeedsPrevResult: true,
   parseConfig,
   parseTeardown,

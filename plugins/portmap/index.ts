@@ -12,6 +12,7 @@ import { status } from './status.ts';
 export const portmap = definePlugin({
   name: 'portmap',
   supportedVersions: CNI_VERSIONS,
+  needs: { sandbox: 'none', programs: 'run' },
   parseConfig,
   parseTeardown,
   add,

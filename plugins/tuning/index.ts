@@ -12,6 +12,7 @@ import { status } from './status.ts';
 export const tuning = definePlugin({
   name: 'tuning',
   supportedVersions: CNI_VERSIONS,
+  needs: { sandbox: 'enter', programs: 'none' },
   parseConfig,
   parseTeardown,
   add,

@@ -1,6 +1,7 @@
 // What a plugin is: a record of functions, told everything they need and free of process, stdin and stdout.
 // Implemented by each plugin's index.ts through `definePlugin`; run by the dispatcher.
 import { inPhase } from '../linux/phases.ts';
+import type { Needs } from '../linux/privileges.ts';
 import type { Attachment } from './attachment.ts';
 import type { Command } from './environment.ts';
 import type { AttachmentKey, NetworkConfig } from './network-config.ts';
@@ -75,6 +76,8 @@ export interface IpamDelegate {
 export interface Plugin<C, T = C> {
   readonly name: string;
   readonly supportedVersions: readonly CniVersion[];
+  /** Capabilities that nothing of this needs are given up at the start. */
+  readonly needs: Needs;
   /** CHECK without `prevResult` is refused before `check` runs (CNI SPEC, section 2 "CHECK"). */
   readonly checkNeedsPrevResult?: boolean;
   /** Strict; throws `invalidConfig`, `unsupportedField` or `invalidEnvironment`. */
@@ -98,6 +101,7 @@ export type Unread<C extends Call<unknown>> = Omit<C, 'config'>;
 export interface AnyPlugin {
   readonly name: string;
   readonly supportedVersions: readonly CniVersion[];
+  readonly needs: Needs;
   readonly checkNeedsPrevResult: boolean;
   /** Reads the config for ADD, CHECK and STATUS, and does nothing yet. Throws what they would throw about it. */
   readonly read: (source: ConfigSource) => ReadPlugin;
@@ -130,6 +134,7 @@ export function definePlugin<C, T>(plugin: Plugin<C, T>): AnyPlugin {
   return {
     name: plugin.name,
     supportedVersions: plugin.supportedVersions,
+    needs: plugin.needs,
     checkNeedsPrevResult: plugin.checkNeedsPrevResult ?? false,
     read,
     add: (source, call) => read(source).add(call),

@@ -2,15 +2,22 @@
 // conntrack.ts looks there when there are few flows, since the kernel passes its empty buckets without a lock then.
 import { type Family, type Ip, parseIp } from '../ip/cidr.ts';
 import { readContent } from '../linux/files.ts';
+import { inPhase } from '../linux/phases.ts';
 import type { FlowFilter, FlowIdentity, FlowProtocol } from './flow.ts';
 
 /**
- * The flows of the namespace this thread is in, a line each; `undefined` where the kernel was built without the file.
- * Throws Node's error when it cannot be read. Equivalent to: `cat /proc/net/nf_conntrack`
+ * The flows of the namespace this thread is in, a line each; `undefined` where the kernel was built without the file, or where it
+ * belongs to nobody, as in a user namespace made together with its network namespace. Throws Node's error when it cannot be
+ * read for another reason. Equivalent to: `cat /proc/net/nf_conntrack`
  */
 export function readFlowText(): string | undefined {
-  const content = readContent('/proc/thread-self/net/nf_conntrack');
-  return typeof content === 'object' ? content.text : undefined;
+  try {
+    const content = inPhase('flows', () => readContent('/proc/thread-self/net/nf_conntrack'));
+    return typeof content === 'object' ? content.text : undefined;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EACCES') return undefined;
+    throw error;
+  }
 }
 
 /**

@@ -41,7 +41,9 @@ export function hasLegacyTable(name: IptablesTable['name'], family: Family): boo
   try {
     return readFileSync(path, 'utf8').split('\n').includes(name);
   } catch (error) {
-    if (hasCode(error, 'ENOENT')) return false;
+    // In a user namespace made together with its network namespace the file belongs to nobody; there the legacy tables of
+    // the user are left alone.
+    if (hasCode(error, 'ENOENT') || hasCode(error, 'EACCES')) return false;
     throw new Error(`Cannot read "${path}"`, { cause: error });
   }
 }

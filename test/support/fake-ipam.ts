@@ -50,6 +50,7 @@ export function fakeIpam(supportedVersions: readonly CniVersion[] = CNI_VERSIONS
   return definePlugin<FakeIpamConfig, FakeIpamConfig>({
     name: 'fake-ipam',
     supportedVersions,
+    needs: { sandbox: 'none', programs: 'none' },
     checkNeedsPrevResult: true,
     parseConfig: parse,
     parseTeardown: parse,

@@ -37,6 +37,7 @@ export function fakePlugin(
   const plugin = definePlugin<ConfigSource, ConfigSource>({
     name: 'fake',
     supportedVersions: CNI_VERSIONS,
+    needs: { sandbox: 'enter', programs: 'run' },
     parseConfig: (source) => source,
     parseTeardown: (source) => source,
     ...verbs,
