@@ -1,9 +1,7 @@
-// A host with hostile neighbours on all sides, and everything that they try: with packets, each attempt a cell.
+// Everything that hostile neighbours try on a container and its host: with packets, each attempt a cell.
 // Used by the test of that name, for chains of plugins that run one by one, in one process, and for the reference.
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Netns, openNetns } from '../../shared/linux/netns.ts';
-import { openRtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
-import type { Mapping } from './chain.ts';
+import type { Netns } from '../../shared/linux/netns.ts';
 import {
   arp,
   ethernet,
@@ -11,30 +9,26 @@ import {
   ipv4,
   marker,
   neighbour as neighbourMessage,
-  openTap,
   routerAdvertisement,
-  type Tap,
   udp,
   udp6,
 } from './frames.ts';
-import { addList, asOne, type List } from './list-runner.ts';
+import {
+  type Attacker,
+  CHECKS,
+  type HostileWorld,
+  INNER,
+  type Ips,
+  NEIGHBOURS,
+  openHostileWorld,
+  type Policy,
+  type Station,
+  type Way,
+} from './hostile-world.ts';
 import { type Mailbox, openMailbox } from './mailbox.ts';
 import type { Place } from './place.ts';
-import { openPrivateHost, type PrivateHost, type Sandbox } from './private-host.ts';
-import { setBridgeNetfilter } from './reachability.ts';
-import { askAll, onAllTransports, type Reply, serve, TRANSPORTS, type Transport } from './service.ts';
-import { addNeighbour, addOutside, LAN, OUTSIDE } from './traffic.ts';
-
-export type Policy = 'open' | 'same-bridge' | 'isolated';
-export type Attacker = 'neighbour' | 'checked neighbour' | 'other network' | 'LAN host' | 'host';
-
-/** Whose plugins, and how they are called. */
-export interface Way {
-  readonly name: string;
-  /** All of them in one process. */
-  readonly isOne?: boolean;
-  readonly directory?: string;
-}
+import { askAll, type Reply, TRANSPORTS, type Transport } from './service.ts';
+import { LAN, OUTSIDE } from './traffic.ts';
 
 /** What each attempt is called, in the order in which they are shown. */
 export const ATTEMPTS = {
@@ -55,6 +49,7 @@ export const ATTEMPTS = {
   containerAsContainer: 'the container, as another container',
   gatewaySpoof: 'the place of its gateway (ARP, ND)',
   containerSpoof: 'its place, towards the host (ARP, ND)',
+  macSpoof: 'its frames (MAC)',
   rogueDhcp: 'a DHCP answer to it',
   rogueRa: 'a router advertisement to it',
   rogueRaRoute: 'its default route, by that',
@@ -74,151 +69,15 @@ export interface Cell {
   readonly seen: string;
 }
 
-/** Somebody who sends frames by hand. */
-interface Station extends Disposable {
-  readonly place: Sandbox;
-  readonly netns: Netns;
-  readonly tap: Tap;
-  readonly mac: string;
-  readonly ips: Ips;
-  /** The host, as this station sees it. */
-  readonly gateway: Ips & { readonly mac: string };
-}
-
-type Ips = Readonly<Record<4 | 6, string>>;
-
-interface World extends AsyncDisposable {
-  readonly host: PrivateHost;
-  readonly hostNetns: Netns;
-  readonly victim: Station;
-  readonly stations: Readonly<Record<Exclude<Attacker, 'host'>, Station>>;
-}
-
-const INNER = { name: 'inner', bridge: 'cni-inner0', net4: '10.97.0', net6: 'fd00:97:' };
-const OTHER = { name: 'other', bridge: 'cni-other0', net4: '10.98.0', net6: 'fd00:98:' };
-
-/** All ports of the victim; 83 is not published. */
-const MAPPINGS: readonly Mapping[] = ['tcp', 'udp'].flatMap((protocol) => [
-  { hostPort: 8080, containerPort: 80, protocol },
-  { hostPort: 8081, containerPort: 81, protocol, hostIP: '127.0.0.1' },
-  { hostPort: 8082, containerPort: 82, protocol, hostIP: LAN.host4 },
-  { hostPort: 8082, containerPort: 82, protocol, hostIP: LAN.host6 },
-]);
-
 /** Builds the host, has everybody try everything, and tells what came of it. */
 export async function tryEverything(way: Way, policy: Policy): Promise<Cell[]> {
-  await using world = await openWorld(way, policy);
+  await using world = await openHostileWorld(way, policy);
   const asked = await Promise.all(
-    (['neighbour', 'checked neighbour', 'other network', 'LAN host', 'host'] as const).map((from) =>
+    (['neighbour', 'neighbour (ipspoofchk)', 'other network', 'LAN host', 'host'] as const).map((from) =>
       askAround(world, from),
     ),
   );
   return [...asked.flat(), ...(await forgeDatagrams(world)), ...(await forgeFrames(world))];
-}
-
-/**
- * Two networks and a LAN; `neighbour` and `checked neighbour` are on the network of the victim. The host is set as
- * carelessly as hosts are: no reverse path filter, route_localnet everywhere (as kube-proxy has it), and links that are born
- * ready to believe router advertisements.
- */
-async function openWorld(way: Way, policy: Policy): Promise<World> {
-  const host = await openPrivateHost();
-  await using opened = new AsyncDisposableStack();
-  opened.use(host);
-  const hostNetns = opened.use(openNetns(`/proc/${host.pid}/ns/net`));
-  const [outside, lan] = [await addOutside(host), await addNeighbour(host)];
-  await host.shell(`
-    sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.lan.rp_filter=0
-    sysctl -qw net.ipv4.conf.all.route_localnet=1 net.ipv6.conf.default.accept_ra=2
-    sysctl -qw net.ipv6.conf.all.forwarding=1
-    ip -n outside route add 198.51.100.0/24 via ${OUTSIDE.host4}
-    ip -n outside -6 route add 2001:db8:51::/64 via ${OUTSIDE.host6}
-  `);
-
-  async function join(name: string, network: typeof INNER, isChecked: boolean, mappings: readonly Mapping[]) {
-    const sandbox = await host.addSandbox(name);
-    const list = listOf(way, policy, network, isChecked);
-    const known = { sandbox, portMappings: mappings, ...(way.directory && { directory: way.directory }) };
-    const { ips = [] } = await addList(host, list, known);
-    const [ip4 = '', ip6 = ''] = ips.map(({ address }) => address.split('/')[0]);
-    const gateway = { 4: `${network.net4}.1`, 6: `${network.net6}:1`, mac: macOf(hostNetns, network.bridge) };
-    return opened.use(openStation(host, sandbox, { 4: ip4, 6: ip6 }, gateway));
-  }
-
-  const victim = await join('victim', INNER, false, MAPPINGS);
-  const stations = {
-    neighbour: await join('neighbour', INNER, false, []),
-    'checked neighbour': await join('checked', INNER, true, []),
-    'other network': await join('stranger', OTHER, false, []),
-    'LAN host': opened.use(
-      openStation(
-        host,
-        lan,
-        { 4: LAN.neighbour4, 6: LAN.neighbour6 },
-        { 4: LAN.host4, 6: LAN.host6, mac: macOf(hostNetns, 'lan') },
-      ),
-    ),
-  };
-  await setBridgeNetfilter(host, 0);
-  await Promise.all([
-    serve(victim.place, [...onAllTransports(80, 82, 83), { transport: 'tcp4', port: 81 }]),
-    serve(lan, onAllTransports(8080)),
-    serve(outside, onAllTransports(8080)),
-  ]);
-  const kept = opened.move();
-  return { host, hostNetns, victim, stations, [Symbol.asyncDispose]: () => kept.disposeAsync() };
-}
-
-function listOf(
-  { isOne = false }: Way,
-  ingressPolicy: Policy,
-  network: typeof INNER,
-  isChecked: boolean,
-): List {
-  const list: List = {
-    cniVersion: '1.0.0',
-    name: network.name,
-    plugins: [
-      {
-        type: 'bridge',
-        bridge: network.bridge,
-        isDefaultGateway: true,
-        ipMasq: true,
-        hairpinMode: true,
-        ...(isChecked && { macspoofchk: true, ipspoofchk: true }),
-        ipam: {
-          type: 'host-local',
-          ranges: [[{ subnet: `${network.net4}.0/24` }], [{ subnet: `${network.net6}:/64` }]],
-        },
-      },
-      { type: 'portmap', capabilities: { portMappings: true } },
-      { type: 'firewall', ingressPolicy },
-    ],
-  };
-  return isOne ? asOne(list) : list;
-}
-
-function openStation(host: PrivateHost, place: Sandbox, ips: Ips, gateway: Station['gateway']): Station {
-  const netns = openNetns(host.file(place.path));
-  const tap = openTap(netns, 'eth0');
-  const mac = macOf(netns, 'eth0');
-  return {
-    place,
-    netns,
-    tap,
-    mac,
-    ips,
-    gateway,
-    [Symbol.dispose]() {
-      tap[Symbol.dispose]();
-      netns[Symbol.dispose]();
-    },
-  };
-}
-
-function macOf(netns: Netns, link: string): string {
-  using rtnetlink = openRtnetlink({ netns });
-  return rtnetlink.link.get({ name: link }).mac;
 }
 
 /** What a client asks, and who should answer. */
@@ -238,7 +97,7 @@ const LOOPBACK_ITSELF = {
 } as const;
 
 /** Attempts that are answered or not, by TCP and by UDP; where these differ the cell tells both. */
-async function askAround({ host, victim, stations }: World, from: Attacker): Promise<Cell[]> {
+async function askAround({ host, victim, stations }: HostileWorld, from: Attacker): Promise<Cell[]> {
   const place: Place = from === 'host' ? host : stations[from].place;
   const near: Ips = from === 'host' ? { 4: LAN.host4, 6: LAN.host6 } : stations[from].gateway;
   const victimHas = { server: victim.place.name };
@@ -307,7 +166,7 @@ const SERVICE = 7007;
 const PRINTER = 631;
 
 /** Attempts under forged sources, and at forged destinations: nobody waits for an answer. */
-async function forgeDatagrams({ hostNetns, victim, stations }: World): Promise<Cell[]> {
+async function forgeDatagrams({ hostNetns, victim, stations }: HostileWorld): Promise<Cell[]> {
   using boxes = new DisposableStack();
   const open = (netns: Netns, address4: string, address6: string, port: number) => ({
     4: boxes.use(openMailbox(netns, address4, port)),
@@ -321,7 +180,7 @@ async function forgeDatagrams({ hostNetns, victim, stations }: World): Promise<C
 
   const cells: Cell[] = [];
   for (const [from, station] of entriesOf(stations)) {
-    const isNear = from === 'neighbour' || from === 'checked neighbour';
+    const isNear = from in CHECKS;
     const another = isNear ? stations['other network'].ips : stations.neighbour.ips;
     const hostElsewhere = { 4: OUTSIDE.host4, 6: OUTSIDE.host6 };
     const shots = ([4, 6] as const).flatMap((family): Shot[] => {
@@ -396,7 +255,7 @@ async function afterwards(
 }
 
 /** Attempts of those on the link of the victim, by frames that claim to come from somebody else. */
-async function forgeFrames({ host, hostNetns, victim, stations }: World): Promise<Cell[]> {
+async function forgeFrames({ host, hostNetns, victim, stations }: HostileWorld): Promise<Cell[]> {
   using boxes = new DisposableStack();
   const hostBox = boxes.use(openMailbox(hostNetns, '0.0.0.0', SERVICE));
   const dhcp = {
@@ -405,12 +264,12 @@ async function forgeFrames({ host, hostNetns, victim, stations }: World): Promis
   };
   const toAll = { dst: '33:33:00:00:00:01', type: 0x86dd };
   const cells: Cell[] = [];
-  for (const from of ['neighbour', 'checked neighbour'] as const) {
+  for (const from of NEIGHBOURS) {
     const { tap, mac, ips, gateway } = stations[from];
     await host.shell(truth(victim));
     const advertisement = ethernet(
       { ...toAll, src: mac },
-      icmpv6(`fe80::${from.length}`, 'ff02::1', 134, routerAdvertisement()),
+      icmpv6(`fe80::${NEIGHBOURS.indexOf(from) + 1}`, 'ff02::1', 134, routerAdvertisement()),
     );
     const answers = { 4: marker(), 6: marker() };
     victim.tap.received();
@@ -425,6 +284,7 @@ async function forgeFrames({ host, hostNetns, victim, stations }: World): Promis
       tap.send(datagram(mac, victim.mac, answer, answers[family], sport));
     }
     tap.send(advertisement);
+    tap.send(ethernet({ src: victim.mac, dst: gateway.mac, type: 0x88b5 }, marker()));
     const arrived = await afterwards(stations[from], hostBox, [hostBox, dhcp[4], dhcp[6]]);
     for (const family of [4, 6] as const) {
       const hasFooled = async (place: Place, link: string, ip: string) => {
@@ -440,6 +300,11 @@ async function forgeFrames({ host, hostNetns, victim, stations }: World): Promis
         { from, attempt: 'rogueDhcp', family, seen: isIn ? 'in' : '-' },
       );
     }
+    const entries = (await host.run('bridge', ['fdb', 'show', 'br', INNER.bridge])).stdout.split('\n');
+    const isStolen = entries.some(
+      (line) => line.startsWith(victim.mac) && line.includes('master') && !line.includes(victim.port),
+    );
+    cells.push({ from, attempt: 'macSpoof', family: 4, seen: isStolen ? 'fooled' : '-' });
     const isRead = victim.tap.received().some((frame) => frame.includes(advertisement.subarray(14)));
     const hasRoute = async (place: Place) => {
       const { stdout } = await place.run('ip', ['-6', 'route', 'show', 'default', 'proto', 'ra']);
@@ -454,7 +319,10 @@ async function forgeFrames({ host, hostNetns, victim, stations }: World): Promis
   return cells;
 }
 
-/** What the victim knows of its gateway, and the host of the victim, before anybody lies; and no route by lies. */
+/**
+ * What the victim knows of its gateway, the host of the victim, and the bridge of its MAC, before anybody lies; and no
+ * route by lies.
+ */
 function truth({ place, ips, mac, gateway }: Station): string {
   const inside = `ip netns exec ${place.name}`;
   return ([4, 6] as const)
@@ -463,7 +331,10 @@ function truth({ place, ips, mac, gateway }: Station): string {
     ${inside} ip neigh replace ${gateway[family]} dev eth0 lladdr ${gateway.mac} nud reachable
     ip neigh replace ${ips[family]} dev ${INNER.bridge} lladdr ${mac} nud reachable`,
     )
-    .concat(`ip -6 route flush proto ra; ${inside} ip -6 route flush proto ra`)
+    .concat(
+      `ip -6 route flush proto ra; ${inside} ip -6 route flush proto ra`,
+      `${inside} ping -n -c 1 -W 1 ${gateway[4]}`,
+    )
     .join('\n');
 }
 
