@@ -125,6 +125,18 @@ describe.each(REFERENCES)('what the reference made: $title', (reference) => {
   });
 
   test.each([
+    ['without its result', { prevResult: undefined }],
+    ['without the path of its sandbox', { netns: '' }],
+    ['without anything known', LOST],
+  ] as const)('goes with our DEL %s while its sandbox lives', async (_, lost) => {
+    const node = await openNode(reference);
+    const known = await add(node, 'pod', reference.directory);
+    await del(node, { ...known, ...lost }, pluginDirectory());
+    await removeSandbox(node, known);
+    expect(await left(node)).toEqual([]);
+  });
+
+  test.each([
     ['with its result', {}],
     ['without anything known', LOST],
   ] as const)('goes with our DEL %s after its sandbox is gone', async (_, lost) => {

@@ -1,7 +1,7 @@
 // Random verbs from many workers at once against a model that is a few lines long: no address twice, no failure of what
 // is right, nothing left at the end. Part of `npm test`, and of `npm run test:faults` with ten times as many. PATCHBAY_SEED
 // makes another sequence.
-import { copyFileSync, existsSync, linkSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, linkSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
@@ -18,8 +18,8 @@ import {
   type PluginCall,
   pluginDirectory,
 } from '../support/run-plugin.ts';
-import { difference } from '../support/snapshot.ts';
-import { addSurroundings } from '../support/surroundings.ts';
+import { difference, type Snapshot } from '../support/snapshot.ts';
+import { addSurroundings, listSettings } from '../support/surroundings.ts';
 
 const REFERENCE = '/usr/lib/cni';
 const VERBS = IS_FULL ? 2000 : 200;
@@ -62,6 +62,7 @@ test(`${VERBS} random verbs of ${WORKERS} workers on three networks`, TIMEOUT, a
     await model.run('ADD', attachment, pluginDirectory());
     await model.run('DEL', attachment, pluginDirectory());
   }
+  const settings = await listSettings(host);
   const before = await host.snapshot();
 
   const random = seeded(SEED);
@@ -85,10 +86,8 @@ test(`${VERBS} random verbs of ${WORKERS} workers on three networks`, TIMEOUT, a
   expect(model.problems).toEqual([]);
 
   await inParallel(model.attachments, WORKERS, (attachment) => model.run('DEL', attachment, copy));
-  const left = difference(before, await host.snapshot()).filter(
-    (line) => !line.includes('/networks/.patchbay'),
-  );
-  expect(left).toEqual([]);
+  expect(await leftSince(before)).toEqual([]);
+  expect(await listSettings(host)).toEqual(settings);
 });
 
 test(
@@ -97,6 +96,7 @@ test(
   async () => {
     expectReference();
     await openHost();
+    await addSurroundings(host, 'shared');
     const random = seeded(SEED + 1);
     const holders = new Map<string, string>();
     const held = new Map<string, readonly string[]>();
@@ -104,6 +104,12 @@ test(
     const newest = process.env['PATCHBAY_REFERENCE_DIR'];
     const references = newest === undefined ? [REFERENCE] : [REFERENCE, newest];
     const sides = [pluginDirectory(), copy, older.directory, ...references];
+    for (const directory of sides) {
+      for (const verb of ['ADD', 'DEL'] as const) {
+        expectSuccess(await host.runPlugin(verb, leaseCall('earlier', directory, '10.1.0.0/25')));
+      }
+    }
+    const before = await host.snapshot();
     console.log(`the older version: ${older.revision}; releases of the reference: ${references.length}`);
     await inParallel(Array.from({ length: VERBS }), WORKERS, async () => {
       const free = Array.from({ length: CONTAINERS }, (_, number) => `c${number}`).filter(
@@ -136,7 +142,7 @@ test(
     await inParallel([...held.keys()], WORKERS, async (containerId) => {
       expectSuccess(await host.runPlugin('DEL', leaseCall(containerId, copy, '10.1.0.0/25')));
     });
-    expect(addressFiles()).toEqual([]);
+    expect(await leftSince(before)).toEqual([]);
   },
 );
 
@@ -319,10 +325,9 @@ function leaseCall(containerId: string, directory: string, subnet: string): Plug
   };
 }
 
-function addressFiles(): string[] {
-  return readdirSync(host.file('/var/lib/cni/networks/shared'))
-    .filter((name) => /^[0-9a-f]+[.:]/.test(name))
-    .sort();
+/** What is different since then, but for the index beside the store, which is made anew and no state. */
+async function leftSince(before: Snapshot): Promise<string[]> {
+  return difference(before, await host.snapshot()).filter((line) => !line.includes('/networks/.patchbay'));
 }
 
 function expectReference(): void {

@@ -7,6 +7,7 @@ import { TIMEOUT } from '../support/fault-scale.ts';
 import { addChain } from '../support/fault-scene.ts';
 import { openPrivateHost, type PrivateHost } from '../support/private-host.ts';
 import { type CniResult, expectError, expectResult, expectSuccess } from '../support/run-plugin.ts';
+import { difference, type Snapshot } from '../support/snapshot.ts';
 import { addSurroundings } from '../support/surroundings.ts';
 
 const OTHER_BOOT = '11111111-2222-4333-8444-555555555555';
@@ -18,13 +19,16 @@ interface Node {
   readonly chain: Chain;
   readonly host: PrivateHost;
   readonly cache: Map<string, CniResult>;
+  /** What others have there. */
+  readonly foreign: Snapshot;
 }
 
 async function openNode(chain: Chain): Promise<Node> {
   const host = await openPrivateHost();
   onTestFinished(() => host.close());
   await addSurroundings(host, chain.network.name);
-  return { chain, host, cache: new Map() };
+  const foreign = (await host.snapshot()).filter((line) => !line.startsWith('host sysctl'));
+  return { chain, host, cache: new Map(), foreign };
 }
 
 function knownOf({ cache }: Node, containerId: string): Known {
@@ -84,6 +88,13 @@ function addressFiles({ chain, host }: Node): string[] {
     .sort();
 }
 
+/** No address is held, and nothing of anybody else's is missing. */
+async function expectEmpty(node: Node): Promise<void> {
+  expect(addressFiles(node)).toEqual([]);
+  const missing = difference(node.foreign, await node.host.snapshot()).filter((line) => line.startsWith('-'));
+  expect(missing).toEqual([]);
+}
+
 test.for(WAYS)(
   'after a restart DEL with the old results, then ADD of the same ids: $title',
   TIMEOUT,
@@ -96,7 +107,7 @@ test.for(WAYS)(
     for (const name of NAMES) await start(node, name);
     expect(addressFiles(node)).toHaveLength(2 * NAMES.length);
     for (const name of NAMES) await stop(node, name);
-    expect(addressFiles(node)).toEqual([]);
+    await expectEmpty(node);
   },
 );
 
@@ -110,7 +121,7 @@ test.for(WAYS)(
     const node = await restart(before);
     for (const name of [...NAMES].reverse()) expect(await start(node, name)).toEqual(old.get(name));
     for (const name of NAMES) await stop(node, name);
-    expect(addressFiles(node)).toEqual([]);
+    await expectEmpty(node);
   },
 );
 
@@ -119,7 +130,7 @@ test.for(WAYS)('after a restart GC with an empty list empties the store: $title'
   for (const name of NAMES) await start(before, name);
   const node = await restart(before);
   for (const call of gcCallsOf(chain, [])) expectSuccess(await node.host.runPlugin('GC', call));
-  expect(addressFiles(node)).toEqual([]);
+  await expectEmpty(node);
 });
 
 test('after a restart addresses of before are given out when the range is full', TIMEOUT, async () => {
@@ -145,7 +156,7 @@ test.for(WAYS)(
     await node.host.run('ip', ['netns', 'delete', 'a']);
     expect(await start(node, 'a')).toEqual(old);
     for (const name of ['a', 'b']) await stop(node, name);
-    expect(addressFiles(node)).toEqual([]);
+    await expectEmpty(node);
   },
 );
 
@@ -180,6 +191,6 @@ test(
     node.cache.set('a', expectResult(result));
     expectSuccess(await node.host.runPlugin('CHECK', callsOf(chain, knownOf(node, 'a'))[0] ?? {}));
     await stop(node, 'a');
-    expect(addressFiles(node)).toEqual([]);
+    await expectEmpty(node);
   },
 );
