@@ -6,11 +6,14 @@ import { errnoOf } from '../../shared/linux/system-error.ts';
 import { nameOf, STAGES, type Stage, shareOf, TOGETHER } from '../support/fault-chain.ts';
 import {
   isAboutPrograms,
+  isAboutRules,
   isNetlink,
   listPoints,
   type Point,
   runAnswered,
   runRefused,
+  textOf,
+  untilMet,
 } from '../support/fault-points.ts';
 import { pick, report, TIMEOUT, thin } from '../support/fault-scale.ts';
 import {
@@ -21,9 +24,10 @@ import {
   type Progress,
   reach,
   type Scene,
+  settle,
 } from '../support/fault-scene.ts';
 import { expectError } from '../support/run-plugin.ts';
-import { type Traced, wasInjected } from '../support/strace.ts';
+import type { Traced } from '../support/strace.ts';
 
 const ERRORS = ['ENOMEM', 'EBUSY', 'EEXIST', 'ENOSPC', 'EROFS', 'EPERM'] as const;
 
@@ -55,10 +59,9 @@ async function tryAll(stage: Stage, expectation: Expectation): Promise<void> {
   await using lanes = await openLanes(stage.chain);
   const trials = trialsOf(await pointsOf(lanes.first, stage));
   const problems = await lanes.run(trials, async (scene, trial) => {
-    const where = `${trial.errno} from ${trial.how} ${trial.point.label} (${trial.point.when})`;
+    const where = `${trial.errno} from ${trial.how} ${textOf(trial.point)}`;
     try {
-      const progress = await reach(scene, stage);
-      const outcome = await strike(scene, progress, trial);
+      const [progress, outcome] = await untilMet(() => strike(scene, stage, trial));
       await expectation(scene, progress, outcome, trial);
       return undefined;
     } catch (error) {
@@ -71,16 +74,12 @@ async function tryAll(stage: Stage, expectation: Expectation): Promise<void> {
   await lanes.expectSettings();
 }
 
-// Once a program was started, the signal of its end makes the runtime write to itself at any time: writes are not counted
-// well enough any more to hit the right one.
+// What is written to a program fails when the program has ended, and that is tried where it is started.
 async function pointsOf(scene: Scene, stage: Stage): Promise<readonly Point[]> {
   const { call, result } = await reach(scene, stage);
   const points = await listPoints(scene.host, stage.verb, call);
   await delChain(scene, result);
-  const program = points.findIndex(isAboutPrograms);
-  return shareOf(stage.chain, points).filter(
-    (point) => point.syscall !== 'write' || program < 0 || points.indexOf(point) < program,
-  );
+  return shareOf(stage.chain, points).filter((point) => point.call !== undefined);
 }
 
 function trialsOf(points: readonly Point[]): Trial[] {
@@ -96,14 +95,22 @@ function trialsOf(points: readonly Point[]): Trial[] {
 // Prime to the number of ways at any point, and long enough to meet calls, answers, and all errors in turn.
 const STRIDE = 5;
 
-async function strike({ host }: Scene, { stage, call }: Progress, trial: Trial): Promise<Traced> {
-  const { point, how, errno } = trial;
+/** How far the stage had come, and what came of it; undefined, and the scene as before, when the fault was not met. */
+async function strike(
+  scene: Scene,
+  stage: Stage,
+  { point, how, errno }: Trial,
+): Promise<[Progress, Traced] | undefined> {
+  const progress = await reach(scene, stage);
+  const { call, result } = progress;
   const outcome =
     how === 'call'
-      ? await runRefused(host, stage.verb, call, point, errno)
-      : await runAnswered(host, stage.verb, call, point, errnoOf(errno));
-  if (!wasInjected(outcome)) throw new Error('the fault was not met');
-  return outcome;
+      ? await runRefused(scene.host, stage.verb, call, point, errno)
+      : await runAnswered(scene.host, stage.verb, call, point, errnoOf(errno));
+  if (outcome !== undefined) return [progress, outcome];
+  await delChain(scene, result);
+  await settle(scene);
+  return undefined;
 }
 
 // After a failure the first plugin leaves the host as it was, and any other leaves what those before it have made.
@@ -131,16 +138,16 @@ async function expectTheRest(scene: Scene, progress: Progress, outcome: Traced, 
 // What the fault was about may be left, and the addresses of a link that could not be deleted; nothing else. A port that is
 // published still must not lead to somebody else, so patchbay keeps the addresses for its rules as well.
 function expectOnly(left: readonly string[], { chain }: Stage, { point }: Trial): void {
-  const isAboutRules = /NFNL|nftables/.test(point.label) || isAboutPrograms(point);
-  const isAboutLinks = isNetlink(point) && !isAboutRules;
+  const ofRules = isAboutRules(point) || isAboutPrograms(point);
+  const ofLinks = isNetlink(point) && !ofRules;
   const kinds = new Set(
     left.map((line) =>
       /^[-+] (nft|ip6?tables-save)/.test(line) ? 'rules' : line.startsWith('+ file') ? 'store' : 'links',
     ),
   );
-  if (!isAboutRules) expect(kinds).not.toContain('rules');
-  if (!isAboutLinks) expect(kinds).not.toContain('links');
-  if (isAboutRules && chain !== TOGETHER) expect(kinds).not.toContain('store');
+  if (!ofRules) expect(kinds).not.toContain('rules');
+  if (!ofLinks) expect(kinds).not.toContain('links');
+  if (ofRules && chain !== TOGETHER) expect(kinds).not.toContain('store');
 }
 
 // An error that cannot be printed on stdout is told on stderr.

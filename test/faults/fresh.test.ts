@@ -6,10 +6,13 @@ import { type Chain, NATIVE, nameOf, type Stage, stagesOf, TOGETHER } from '../s
 import {
   listElsewhere,
   listPoints,
+  type Place,
   type Point,
+  placesOf,
   runDelayed,
   runKilled,
-  type Side,
+  textOf,
+  untilMet,
 } from '../support/fault-points.ts';
 import { inParallel, pick, report, TIMEOUT, thin } from '../support/fault-scale.ts';
 import {
@@ -29,7 +32,6 @@ import { difference, type Snapshot } from '../support/snapshot.ts';
 import type { Traced } from '../support/strace.ts';
 
 const LANES = 3;
-const SIDES: readonly Side[] = ['before', 'after'];
 
 interface FreshGround extends Ground, AsyncDisposable {}
 
@@ -64,10 +66,8 @@ const RECOVERIES: readonly Recovery[] = [
   { name: 'GC', run: collect },
 ];
 
-interface Trial {
+interface Trial extends Place {
   readonly stage: Stage;
-  readonly point: Point;
-  readonly side: Side;
   readonly recovery: Recovery;
 }
 
@@ -75,18 +75,18 @@ describe('the first ADD of a host, killed at any system call that changes someth
   test.for(ADDITIONS)('is made good: %s', TIMEOUT, async ([, stage]) => {
     const wanted = await afterOneAttachment(stage.chain);
     const points = await pointsOf(stage);
-    const places = thin(points, 5).flatMap((point) => SIDES.map((side) => ({ point, side })));
+    const places = thin(placesOf(points), 3);
     const trials = places.flatMap((place, turn) =>
       pick(RECOVERIES, turn).map((recovery): Trial => ({ ...place, stage, recovery })),
     );
     const outcomes = await inParallel(trials, LANES, async (trial) => {
       const { point, side, recovery } = trial;
       try {
-        await tryOnce(trial, wanted);
+        await untilMet(() => tryOnce(trial, wanted));
         return undefined;
       } catch (error) {
         const said = error instanceof Error ? error.message : String(error);
-        return `killed ${side} ${point.label} (${point.when}), then ${recovery.name}: ${said}`;
+        return `killed ${side} ${textOf(point)}, then ${recovery.name}: ${said}`;
       }
     });
     const problems = outcomes.filter((problem) => problem !== undefined);
@@ -99,23 +99,18 @@ describe('the first ADD of a host, killed at any system call that changes someth
   });
 });
 
-async function tryOnce(trial: Trial, wanted: Snapshot): Promise<void> {
-  for (let shot = 1; shot <= SHOTS; shot += 1) {
-    const { stage, point, side, recovery } = trial;
-    await using ground = await openFresh(stage.chain);
-    const progress = await reach(ground, stage);
-    const killed = await runKilled(ground.host, stage.verb, progress.call, point, side);
-    if (killed === undefined) continue;
-    await recovery.run(ground, progress);
-    expect((await stateOf(ground)).filter((line) => TRACE.test(line))).toEqual([]);
-    await settle(ground);
-    expect(difference(wanted, await stateOf(ground))).toEqual([]);
-    return;
-  }
-  throw new Error(`The kill missed ${SHOTS} times`);
+async function tryOnce(trial: Trial, wanted: Snapshot): Promise<true | undefined> {
+  const { stage, recovery } = trial;
+  await using ground = await openFresh(stage.chain);
+  const progress = await reach(ground, stage);
+  const killed = await runKilled(ground.host, stage.verb, progress.call, trial);
+  if (killed === undefined) return undefined;
+  await recovery.run(ground, progress);
+  expect((await stateOf(ground)).filter((line) => TRACE.test(line))).toEqual([]);
+  await settle(ground);
+  expect(difference(wanted, await stateOf(ground))).toEqual([]);
+  return true;
 }
-
-const SHOTS = 5;
 
 /** What no attachment leaves behind: links, addresses, elements. */
 const TRACE = /^(host link veth|pod link eth0|nft element|file \S+\/10\.92\.\S+ |file \S+\/fd00:\S+ )/;

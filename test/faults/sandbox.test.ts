@@ -5,7 +5,17 @@ import { existsSync, readdirSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { errnoOf } from '../../shared/linux/system-error.ts';
 import { attach } from '../support/attachment.ts';
-import { listPoints, type Point, runAnswered, runKilled, runRefused } from '../support/fault-points.ts';
+import {
+  listPoints,
+  type Place,
+  type Point,
+  placesOf,
+  runAnswered,
+  runKilled,
+  runRefused,
+  textOf,
+  untilMet,
+} from '../support/fault-points.ts';
 import { pick, report, TIMEOUT } from '../support/fault-scale.ts';
 import { openTestHost } from '../support/primed-host.ts';
 import type { PrivateHost, Sandbox } from '../support/private-host.ts';
@@ -17,7 +27,7 @@ import {
   type Verb,
 } from '../support/run-plugin.ts';
 import { difference, type Snapshot } from '../support/snapshot.ts';
-import { type Traced, wasInjected } from '../support/strace.ts';
+import type { Traced } from '../support/strace.ts';
 import { SETTINGS, TUNED, tunedFacts, tuningCallOf } from '../support/tuned.ts';
 
 /** A plugin and a sandbox in which it is hurt. */
@@ -78,13 +88,11 @@ test.for(SUBJECTS)('%s’s ADD, killed anywhere, is undone by DEL', TIMEOUT, asy
   const before = await subject.look();
   const points = await pointsOf(subject, 'ADD');
   let kills = 0;
-  for (const point of points.filter(({ isChange }) => isChange)) {
-    for (const side of ['before', 'after'] as const) {
-      const traced = await killUntilHit(subject, 'ADD', point, side);
-      expectSuccess(await run(subject, 'DEL'));
-      expect(difference(before, await subject.look()), whereOf(point, side)).toEqual([]);
-      kills += traced === undefined ? 0 : 1;
-    }
+  for (const place of placesOf(points)) {
+    await killAt(subject, 'ADD', place);
+    expectSuccess(await run(subject, 'DEL'));
+    expect(difference(before, await subject.look()), whereOf(place)).toEqual([]);
+    kills += 1;
   }
   report(`ADD ${name}, in the sandbox`, { 'points killed': kills, converged: kills });
   expect(kills).toBeGreaterThan(2);
@@ -95,15 +103,13 @@ test.for(SUBJECTS)('%s’s ADD, killed anywhere, is completed by another', TIMEO
   const before = await subject.look();
   const points = await pointsOf(subject, 'ADD');
   let kills = 0;
-  for (const [turn, point] of points.filter(({ isChange }) => isChange).entries()) {
-    for (const side of pick(['before', 'after'] as const, turn)) {
-      await killUntilHit(subject, 'ADD', point, side);
-      const prevResult = expectResult(await run(subject, 'ADD'));
-      expectSuccess(await subject.host.runPlugin('CHECK', withResult(subject.call, prevResult)));
-      expectSuccess(await run(subject, 'DEL'));
-      expect(difference(before, await subject.look()), whereOf(point, side)).toEqual([]);
-      kills += 1;
-    }
+  for (const place of placesOf(points)) {
+    await killAt(subject, 'ADD', place);
+    const prevResult = expectResult(await run(subject, 'ADD'));
+    expectSuccess(await subject.host.runPlugin('CHECK', withResult(subject.call, prevResult)));
+    expectSuccess(await run(subject, 'DEL'));
+    expect(difference(before, await subject.look()), whereOf(place)).toEqual([]);
+    kills += 1;
   }
   report(`ADD ${name} again, in the sandbox`, { 'points killed': kills, converged: kills });
 });
@@ -114,14 +120,12 @@ test.for(SUBJECTS)('%s’s DEL, killed anywhere, is completed by another', TIMEO
   expectSuccess(await run(subject, 'ADD'));
   const points = await pointsOf(subject, 'DEL');
   let kills = 0;
-  for (const [turn, point] of points.filter(({ isChange }) => isChange).entries()) {
-    for (const side of pick(['before', 'after'] as const, turn)) {
-      expectSuccess(await run(subject, 'ADD'));
-      await killUntilHit(subject, 'DEL', point, side);
-      expectSuccess(await run(subject, 'DEL'));
-      expect(difference(before, await subject.look()), whereOf(point, side)).toEqual([]);
-      kills += 1;
-    }
+  for (const place of placesOf(points)) {
+    expectSuccess(await run(subject, 'ADD'));
+    await killAt(subject, 'DEL', place);
+    expectSuccess(await run(subject, 'DEL'));
+    expect(difference(before, await subject.look()), whereOf(place)).toEqual([]);
+    kills += 1;
   }
   report(`DEL ${name}, in the sandbox`, { 'points killed': kills, converged: kills });
 });
@@ -193,31 +197,28 @@ function trialsOf(points: readonly Point[]): Trial[] {
   });
 }
 
-async function strike({ host, call }: Subject, verb: Verb, { point, how, errno }: Trial): Promise<Traced> {
-  const outcome =
+function strike(subject: Subject, verb: 'ADD' | 'DEL', { point, how, errno }: Trial): Promise<Traced> {
+  const { host, call } = subject;
+  return shoot(subject, verb, () =>
     how === 'call'
-      ? await runRefused(host, verb, call, point, errno)
-      : await runAnswered(host, verb, call, point, errnoOf(errno));
-  if (!wasInjected(outcome)) throw new Error(`The fault was not met: ${errno} from ${point.label}`);
-  return outcome;
+      ? runRefused(host, verb, call, point, errno)
+      : runAnswered(host, verb, call, point, errnoOf(errno)),
+  );
 }
 
-const SHOTS = 5;
+function killAt(subject: Subject, verb: 'ADD' | 'DEL', place: Place): Promise<Traced> {
+  return shoot(subject, verb, () => runKilled(subject.host, verb, subject.call, place));
+}
 
-/** A verb that came to its end instead is undone, or done again, and shot at once more. */
-async function killUntilHit(
-  subject: Subject,
-  verb: 'ADD' | 'DEL',
-  point: Point,
-  side: 'before' | 'after',
-): Promise<Traced> {
-  for (let shot = 1; shot <= SHOTS; shot += 1) {
-    const traced = await runKilled(subject.host, verb, subject.call, point, side);
+/** Runs the verb with a fault. Where that was not met, what the verb did is undone, or done again, and it has another go. */
+function shoot(subject: Subject, verb: 'ADD' | 'DEL', once: () => Promise<Traced | undefined>) {
+  return untilMet(async () => {
+    const traced = await once();
     if (traced !== undefined) return traced;
     expectSuccess(await run(subject, 'DEL'));
     if (verb === 'DEL') expectSuccess(await run(subject, 'ADD'));
-  }
-  throw new Error(`The kill missed ${SHOTS} times: ${whereOf(point, side)}`);
+    return undefined;
+  });
 }
 
 function backupsOf({ host }: Subject): string[] {
@@ -235,10 +236,10 @@ function expectNamed(outcome: Traced, trial: Trial): void {
   expect(`${msg} ${details}`, trialText(trial)).toContain(trial.errno);
 }
 
-function whereOf(point: Point, side: string): string {
-  return `killed ${side} ${point.label} (${point.when})`;
+function whereOf({ point, side }: Place): string {
+  return `killed ${side} ${textOf(point)}`;
 }
 
 function trialText({ point, how, errno }: Trial): string {
-  return `${errno} from ${how} ${point.label} (${point.when})`;
+  return `${errno} from ${how} ${textOf(point)}`;
 }

@@ -1,7 +1,7 @@
 // Lists of plugins as a runtime calls them, one after the other: the chains that the faults tests hurt.
 // A new plugin comes under all of these tests by an entry in CHAINED, or, when it makes an interface, by a chain of its own.
 import { PORTS } from './chain.ts';
-import { isAboutPrograms, type Point } from './fault-points.ts';
+import { isAboutPrograms, isAboutRules, type Point } from './fault-points.ts';
 import { IS_FULL } from './fault-scale.ts';
 import { asOne } from './list-runner.ts';
 import type { BridgeConfig, PluginConfig } from './network-list.ts';
@@ -48,10 +48,10 @@ export const NATIVE: Chain = {
   ifname: 'eth0',
 };
 
-/** The reference's chains, written and removed by iptables. */
+/** The reference's chains, written and removed by iptables, and a port that is checked for its MAC alone. */
 export const IPTABLES: Chain = {
   title: 'iptables',
-  network: { ...PORTS, ipMasqBackend: 'iptables' } satisfies BridgeConfig,
+  network: { ...PORTS, ipMasqBackend: 'iptables', macspoofchk: true } satisfies BridgeConfig,
   chained: [
     { ...PORTMAP, backend: 'iptables' },
     { type: 'firewall', backend: 'iptables', ingressPolicy: 'isolated' },
@@ -87,10 +87,12 @@ export const WAYS: readonly Chain[] = [NATIVE, IPTABLES, TOGETHER];
 
 export const CHAINS: readonly Chain[] = [...WAYS, DROPPING];
 
-/** What there is to look at: everything, but of iptables what comes with its first program; before it, it is as NATIVE. */
+/** What there is to look at: everything, but of iptables rules and what comes with its first program; the rest is as NATIVE. */
 export function shareOf(chain: Chain, points: readonly Point[]): readonly Point[] {
   const program = points.findIndex(isAboutPrograms);
-  return chain === IPTABLES && program > 0 ? points.slice(program) : points;
+  return chain === IPTABLES && program > 0
+    ? points.filter((point, place) => place >= program || isAboutRules(point))
+    : points;
 }
 
 /** Where a runtime is when the fault strikes: the verb, and the plugin by its place in the chain. */

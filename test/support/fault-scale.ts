@@ -1,12 +1,9 @@
 // How much the faults tests do: a part that a developer waits for, or everything, and what they did of it.
-// Read by those tests alone; build/test.ts asks for everything (PATCHBAY_FAULTS=full or kills), and sums up what is reported.
+// Read by those tests alone; build/test.ts asks for everything (PATCHBAY_FAULTS=full), and sums up what is reported.
 import { appendFileSync } from 'node:fs';
 
 /** Whether every combination is tried, or a share in which each error, recovery and side has its turn. */
 export const IS_FULL = process.env['PATCHBAY_FAULTS'] === 'full';
-
-/** Whether every kill is tried, if nothing else: what continuous integration has the time for. */
-export const IS_EVERY_KILL = IS_FULL || process.env['PATCHBAY_FAULTS'] === 'kills';
 
 /** The seed of everything random, so that a failure can be seen again. */
 export const SEED = Number(process.env['PATCHBAY_SEED'] ?? '20260101');
@@ -15,13 +12,13 @@ export const SEED = Number(process.env['PATCHBAY_SEED'] ?? '20260101');
 export const TIMEOUT = { timeout: 1_800_000 };
 
 /** All of the alternatives in a full run, else one of them, another at each turn. */
-export function pick<T>(alternatives: readonly T[], turn: number, isFull = IS_FULL): readonly T[] {
-  return isFull ? alternatives : alternatives.slice(turn % alternatives.length).slice(0, 1);
+export function pick<T>(alternatives: readonly T[], turn: number): readonly T[] {
+  return IS_FULL ? alternatives : alternatives.slice(turn % alternatives.length).slice(0, 1);
 }
 
 /** All of the items in a full run, else every so many-th. */
-export function thin<T>(items: readonly T[], step: number, isFull = IS_FULL): readonly T[] {
-  return isFull ? items : items.filter((_, index) => index % step === 0);
+export function thin<T>(items: readonly T[], step: number): readonly T[] {
+  return IS_FULL ? items : items.filter((_, index) => index % step === 0);
 }
 
 /** Totals by what was counted, such as `points killed`. */

@@ -11,6 +11,7 @@ export interface Traced extends Finished {
 }
 
 const OUTPUT = '/run/strace-output';
+const STDOUT = '/run/strace-stdout';
 
 /**
  * Runs a verb under strace with these options besides `-o`. A plugin that a signal killed has the exit code of a shell,
@@ -23,8 +24,13 @@ export async function runTraced(
   options: readonly string[],
 ): Promise<Traced> {
   const output = host.file(OUTPUT);
-  // strace dies of the signal its tracee died of; bash makes an exit code of it.
-  const script = ['--norc', '-c', '"$@"; exit $?', 'bash'];
+  // strace dies of the signal its tracee died of; bash makes an exit code of it. A file for standard output has a name.
+  const script = [
+    '--norc',
+    '-c',
+    `"$@" > ${STDOUT}; code=$?; cat ${STDOUT}; rm ${STDOUT}; exit $code`,
+    'bash',
+  ];
   const program = ['strace', '-o', OUTPUT, ...options, executableOf(call)];
   const finished = await host.attempt('bash', [...script, ...program], {
     env: environmentOf(verb, call),
