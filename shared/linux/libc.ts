@@ -218,7 +218,7 @@ export function fileSystemOf(fd: number): number {
 export function openBelow(directory: number, path: string, flags: number, resolve: number): number {
   const how = BigUint64Array.of(BigInt(flags | O_CLOEXEC), 0n, BigInt(resolve));
   const bytes = new Uint8Array(how.buffer);
-  return check('open', call('openat2', directory, cString(path), bytes, bytes.length), path);
+  return again(() => check('open', call('openat2', directory, cString(path), bytes, bytes.length), path));
 }
 
 /** Bits by capability number; those from 32 on are not among them, and are given up with `capset`. */
@@ -228,10 +228,10 @@ export interface Capabilities {
   readonly inheritable: number;
 }
 
-/** capget(2) of this thread: none where that is refused. */
-export function capget(): Capabilities {
+/** capget(2) of this thread; undefined where that is refused. */
+export function capget(): Capabilities | undefined {
   const sets = new Uint32Array(CAPABILITY_WORDS);
-  call('capget', capabilityHeader(), new Uint8Array(sets.buffer));
+  if (call('capget', capabilityHeader(), new Uint8Array(sets.buffer)) < 0) return undefined;
   const [effective = 0, permitted = 0, inheritable = 0] = sets;
   return { effective, permitted, inheritable };
 }

@@ -20,8 +20,10 @@ export interface Needs {
  */
 export function dropPrivileges({ sandbox, programs }: Needs): void {
   const kept = sandbox === 'enter' ? FOR_NETWORK | FOR_SANDBOX : FOR_NETWORK;
-  const { effective, permitted, inheritable } = capget();
-  capset({ effective: effective & kept, permitted: permitted & kept, inheritable });
+  const had = capget();
+  if (had !== undefined) {
+    capset({ ...had, effective: had.effective & kept, permitted: had.permitted & kept });
+  }
   if (programs === 'none') prctl(PR_SET_NO_NEW_PRIVS, 1);
 }
 

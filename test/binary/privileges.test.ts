@@ -23,6 +23,7 @@ import {
   type Verb,
 } from '../support/run-plugin.ts';
 import { difference } from '../support/snapshot.ts';
+import { injecting, runTraced, wasInjected } from '../support/strace.ts';
 
 /** Tried in this order: the first that a verb works with is what it needs. */
 const SETS = [
@@ -176,6 +177,16 @@ describe('before it reads the config', () => {
     const hex = mask.toString(16).padStart(16, '0');
     expect([fieldOf('CapEff'), fieldOf('CapPrm')]).toEqual([hex, hex]);
     expect(fieldOf('NoNewPrivs')).toBe(needs?.programs === 'none' ? '1' : '0');
+  });
+
+  test('it goes on with what it has where the kernel refuses to take it', async () => {
+    const { host, pod } = await openScene();
+    const call = await callOf({ host, pod }, 'loopback');
+    for (const refused of ['capget', 'capset', 'prctl']) {
+      const traced = await runTraced(host, 'ADD', call, injecting(refused, 'error=EPERM'));
+      expect(traced, refused).toMatchObject({ exitCode: 0, stderr: '' });
+      expect(wasInjected(traced), refused).toBe(true);
+    }
   });
 
   test('as another user than root it keeps what it was given', async () => {
