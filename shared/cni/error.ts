@@ -30,8 +30,9 @@ export function printable(text: string, but = ''): string {
   );
 }
 
-// Control characters, separators of lines, and what changes the direction of writing (Unicode, Bidi_Control).
-const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
+// All but control characters (Cc), separators of lines (Zl, Zp), and what changes the direction of writing (Bidi_Control).
+// Ranges in place of \p{…}: reading these four properties takes V8 4.4 million instructions at every start.
+const UNPRINTABLE = /[^\u0020-\u007e\u00a0-\u061b\u061d-\u200d\u2010-\u2027\u202f-\u2065\u206a-\uffff]/g;
 
 export interface ErrorCode {
   readonly code: number;

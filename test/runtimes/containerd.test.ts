@@ -4,24 +4,13 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { type Containerd, openContainerd, type Release, runPod } from '../support/containerd.ts';
 import { asOne } from '../support/list-runner.ts';
+import { usualPlugins } from '../support/network-list.ts';
 import type { PrivateHost } from '../support/private-host.ts';
 import { attachments, fetchFrom, fetchSoon, traces, waitFor } from '../support/runtime-host.ts';
 import { IMAGE } from '../support/runtime-image.ts';
 import { addOutside, OUTSIDE } from '../support/traffic.ts';
 
-const PLUGINS = [
-  {
-    type: 'bridge',
-    bridge: 'cni0',
-    isDefaultGateway: true,
-    ipMasq: true,
-    hairpinMode: true,
-    ipam: { type: 'host-local', ranges: [[{ subnet: '10.97.0.0/24' }], [{ subnet: 'fd00:97::/64' }]] },
-  },
-  { type: 'portmap', capabilities: { portMappings: true } },
-  { type: 'firewall' },
-  { type: 'tuning' },
-];
+const PLUGINS = usualPlugins(['10.97.0.0/24', 'fd00:97::/64']);
 
 describe('ctr of containerd 1.6 runs containers', () => {
   test('in the foreground, and DEL without a namespace leaves nothing of them', async () => {

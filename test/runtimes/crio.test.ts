@@ -4,25 +4,16 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { clientDirectory } from '../../build/tools.ts';
+import { usualPlugins } from '../support/network-list.ts';
 import { expectDone, expectRefused, type Finished } from '../support/place.ts';
 import type { PrivateHost, Sandbox } from '../support/private-host.ts';
 import { attachments, openRuntimeHost } from '../support/runtime-host.ts';
 import { onAllTransports, serve, whoAnswers } from '../support/service.ts';
 import { difference } from '../support/snapshot.ts';
 
-const PLUGINS = [
-  {
-    type: 'bridge',
-    bridge: 'cni0',
-    isDefaultGateway: true,
-    ipMasq: true,
-    hairpinMode: true,
-    ipam: { type: 'host-local', ranges: [[{ subnet: '10.98.0.0/24' }], [{ subnet: 'fd00:98::/64' }]] },
-  },
-  { type: 'portmap', capabilities: { portMappings: true } },
-  { type: 'firewall' },
-  { type: 'tuning', sysctl: { 'net.ipv4.conf.IFNAME.arp_filter': '1' } },
-];
+const PLUGINS = usualPlugins(['10.98.0.0/24', 'fd00:98::/64'], {
+  sysctl: { 'net.ipv4.conf.IFNAME.arp_filter': '1' },
+});
 
 test.each(['0.4.0', '1.0.0', '1.1.0'])(
   'CRI-O runs pods on a network at %s, and starts over',

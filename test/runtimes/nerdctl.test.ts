@@ -3,6 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { type Containerd, openContainerd, runPod } from '../support/containerd.ts';
 import { installNetwork, readNetwork } from '../support/network-list.ts';
+import { expectPublished } from '../support/published-container.ts';
 import { attachments, fetchFrom, fetchSoon, traces } from '../support/runtime-host.ts';
 import { IMAGE } from '../support/runtime-image.ts';
 import { addOutside, OUTSIDE } from '../support/traffic.ts';
@@ -11,21 +12,7 @@ describe('nerdctl runs containers', () => {
   test('on its default network, published, and leaves nothing of them', async () => {
     await using scene = await openContainerd('2');
     const { host, nerdctl } = scene;
-    const outside = await addOutside(host);
-    await nerdctl('run', '--rm', '-p', '8080:80', IMAGE, 'true');
-    const before = await host.snapshot();
-
-    await nerdctl('run', '-d', '--name', 'web', '--hostname', 'web', '-p', '8080:80', IMAGE);
-    expect(await fetchSoon(host, 'http://127.0.0.1:8080/')).toBe('web');
-    expect(await fetchFrom(outside, `http://${OUTSIDE.host4}:8080/`)).toBe('web');
-    expect(await fetchFrom(host, 'http://10.4.0.1:8080/')).toBe('web');
-    expect(await nerdctl('exec', 'web', 'wget', '-q', '-O', '-', 'http://10.4.0.1:8080/')).toBe('web');
-    await nerdctl('exec', 'web', 'ping', '-c', '1', '-W', '3', OUTSIDE.outside4);
-    expect(await attachments(host)).not.toEqual([]);
-
-    await nerdctl('rm', '-f', 'web');
-    expect(await fetchFrom(host, 'http://127.0.0.1:8080/')).toBe('');
-    expect(traces(before, await host.snapshot())).toEqual([]);
+    await expectPublished({ host, client: nerdctl, gateway: '10.4.0.1', remove: ['rm', '-f'] });
   });
 
   test('and refuses a port that is taken, naming who has it', async () => {

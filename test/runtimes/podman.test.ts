@@ -2,7 +2,8 @@
 // Part of `npm run test:runtimes`.
 import { describe, expect, test } from 'vitest';
 import { openPodman, type Podman } from '../support/podman.ts';
-import { attachments, fetchFrom, fetchSoon, traces } from '../support/runtime-host.ts';
+import { expectPublished } from '../support/published-container.ts';
+import { attachments, fetchFrom, fetchSoon } from '../support/runtime-host.ts';
 import { IMAGE } from '../support/runtime-image.ts';
 import { addOutside, OUTSIDE } from '../support/traffic.ts';
 
@@ -10,21 +11,7 @@ describe('podman runs containers', () => {
   test('on its default network, published, and leaves nothing of them', async () => {
     await using scene = await openPodman();
     const { host, podman } = scene;
-    const outside = await addOutside(host);
-    await podman('run', '--rm', '-p', '8080:80', IMAGE, 'true');
-    const before = await host.snapshot();
-
-    await podman('run', '-d', '--name', 'web', '--hostname', 'web', '-p', '8080:80', IMAGE);
-    expect(await fetchSoon(host, 'http://127.0.0.1:8080/')).toBe('web');
-    expect(await fetchFrom(outside, `http://${OUTSIDE.host4}:8080/`)).toBe('web');
-    expect(await fetchFrom(host, 'http://10.88.0.1:8080/')).toBe('web');
-    expect(await podman('exec', 'web', 'wget', '-q', '-O', '-', 'http://10.88.0.1:8080/')).toBe('web');
-    await podman('exec', 'web', 'ping', '-c', '1', '-W', '3', OUTSIDE.outside4);
-    expect(await attachments(host)).not.toEqual([]);
-
-    await podman('rm', '-f', '-t', '0', 'web');
-    expect(await fetchFrom(host, 'http://127.0.0.1:8080/')).toBe('');
-    expect(traces(before, await host.snapshot())).toEqual([]);
+    await expectPublished({ host, client: podman, gateway: '10.88.0.1', remove: ['rm', '-f', '-t', '0'] });
   });
 
   test('on a network of two families, with addresses and a MAC asked for', async () => {

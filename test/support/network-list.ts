@@ -89,6 +89,22 @@ export function installNetwork(
   writeFileSync(host.file(`/etc/cni/net.d/${network.file}`), JSON.stringify(list));
 }
 
+type UsualPlugin = JsonObject & { readonly type: string; readonly ipam?: JsonObject };
+
+/** The plugins of a network as runtimes configure it: dual stack, a way out, ports; of tuning what is asked for. */
+export function usualPlugins(
+  [subnet4, subnet6]: readonly [string, string],
+  tuning: JsonObject = {},
+): readonly UsualPlugin[] {
+  const ipam = { type: 'host-local', ranges: [[{ subnet: subnet4 }], [{ subnet: subnet6 }]] };
+  return [
+    { type: 'bridge', bridge: 'cni0', isDefaultGateway: true, ipMasq: true, hairpinMode: true, ipam },
+    { type: 'portmap', capabilities: { portMappings: true } },
+    { type: 'firewall' },
+    { type: 'tuning', ...tuning },
+  ];
+}
+
 /** Writes the resolver file that one of the examples reads. */
 export function installResolvConf(host: PrivateHost): void {
   writeFileSync(host.file('/etc/cni/resolv.conf'), 'nameserver 198.51.100.53\nsearch example.org\n');

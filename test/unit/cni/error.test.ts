@@ -196,6 +196,15 @@ describe('a message', () => {
     expect(toCniError(new Error(given)).message).toBe(printed);
   });
 
+  test('escapes these classes of characters and no others', () => {
+    const asClasses = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
+    for (let code = 0; code <= 0xffff; code++) {
+      const text = String.fromCharCode(code);
+      expect(errors.printable(text) !== text, code.toString(16)).toBe(asClasses.test(text));
+    }
+    expect(errors.printable('\u{e0001}\u{10ffff}')).toBe('\u{e0001}\u{10ffff}');
+  });
+
   test('may have several lines of details', () => {
     const { details } = errors.kernelRefused('no', { details: 'first\nsecond\u001b' });
     expect(details).toBe(`first\nsecond${String.raw`\u001b`}`);
