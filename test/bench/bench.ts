@@ -1,18 +1,19 @@
 // The benchmark: whole processes of our plugins and the reference's, side by side, in private hosts of their own.
 // Started by `npm run bench -- [--reference DIR] [--ours DIR] [--runs N] [--only PATTERN] [--json FILE]`.
 
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg, totalmem } from 'node:os';
+import { existsSync, writeFileSync } from 'node:fs';
+import { loadavg } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { execa } from 'execa';
 import { packageEmpty, packagePatchbay } from '../../build/package.ts';
 import { isPresent, setUpTools, TOOLS, type Tool } from '../../build/tools.ts';
 import { type Footprint, measureFootprint } from './footprint.ts';
+import { findLimitObstacle } from './limit/limit.ts';
 import { judge } from './limits.ts';
+import { describeMachine } from './machine.ts';
 import { type Measured, measure } from './measure.ts';
 import type { Implementation } from './network.ts';
-import { findReference, type Reference } from './reference.ts';
+import { findReference } from './reference.ts';
 import { formatFootprints, formatScenario, formatVerdicts } from './report.ts';
 import { FOOTPRINTS, scenariosOf } from './scenarios.ts';
 
@@ -39,7 +40,10 @@ async function main(options: Options): Promise<void> {
   expectTools([...TOOLS, GNU_TIME]);
   const reference = await findReference(options.reference, progress);
   const { ours, empty } = await findOurs(options.ours);
-  const machine = await describeMachine(ours, reference);
+  const machine = {
+    ...(await describeMachine(ours.directory)),
+    reference: reference.version,
+  };
   process.stdout.write(
     `${Object.entries(machine)
       .map(([name, value]) => `${name}: ${value}`)
@@ -48,7 +52,13 @@ async function main(options: Options): Promise<void> {
   const [load = 0] = loadavg();
   if (load > 0.5) progress(`warning: the machine is busy (load ${load.toFixed(1)}), expect noise\n`);
 
-  const contestants = { ours, reference, empty, referenceHasNftables: reference.hasNftables };
+  const obstacle = await findLimitObstacle();
+  if (obstacle !== undefined) progress(`Without what stands beside the limit: ${obstacle}\n`);
+  const contestants = {
+    ...{ ours, reference, empty },
+    referenceHasNftables: reference.hasNftables,
+    hasCompiler: obstacle === undefined,
+  };
   const measured: Measured[] = [];
   for (const scenario of scenariosOf(contestants).filter(({ name }) => options.only.test(name))) {
     const rounds = options.runs * scenario.roundsFactor;
@@ -123,25 +133,6 @@ async function findOurs(
   const beside = dirname(ours.directory);
   const hasEmpty = existsSync(join(beside, 'empty'));
   return { ours, empty: hasEmpty ? { name: 'empty program', directory: beside } : undefined };
-}
-
-async function describeMachine(ours: Implementation, reference: Reference): Promise<Record<string, string>> {
-  const { stdout: kernel } = await execa('uname', ['-sr']);
-  const { stdout: iptables } = await execa('iptables', ['--version']);
-  const { stdout: nft } = await execa('nft', ['--version']);
-  const { stderr: banner } = await execa(join(ours.directory, 'bridge'), {
-    env: {},
-    extendEnv: false,
-    reject: false,
-  });
-  const distribution = /^PRETTY_NAME="?(.*?)"?$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1];
-  return {
-    machine: `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown'}, ${Math.round(totalmem() / 1e9)} GB`,
-    system: `${distribution ?? 'unknown'}, ${kernel}`,
-    tools: `${iptables}, ${nft}, node ${process.versions.node}`,
-    ours: `${ours.directory}, ${banner.split('\n')[0] ?? ''}`,
-    reference: `${reference.directory}, ${reference.version}`,
-  };
 }
 
 // On a terminal the line is overwritten; a log gets no line for each round.

@@ -4,6 +4,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { type Burst, type BurstOrder, carryOutBurst } from './burst.ts';
 import { type Run, spawnTimed } from './spawn.ts';
 
 /** Runs `argv` with `stdin` as its standard input and nothing in its environment but `env`. */
@@ -28,7 +29,7 @@ export interface WriteOrder {
   readonly files: readonly (readonly [path: string, content: string])[];
 }
 
-export type Order = RunOrder | ShellOrder | WriteOrder;
+export type Order = RunOrder | BurstOrder | ShellOrder | WriteOrder;
 
 export interface Finished extends Run {
   readonly stdout: string;
@@ -61,10 +62,12 @@ function answer(order: Order): Answer {
   }
 }
 
-function carryOut(order: Order): Finished | string | undefined {
+function carryOut(order: Order): Finished | Burst | string | undefined {
   switch (order.kind) {
     case 'run':
       return run(order);
+    case 'burst':
+      return carryOutBurst(order, DIRECTORY);
     case 'shell':
       return execFileSync('bash', ['--norc', '-euo', 'pipefail', '-c', order.script], {
         encoding: 'utf8',

@@ -6,11 +6,14 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { openPrivateHost, type PrivateHost } from '../support/private-host.ts';
+import type { Burst, BurstOrder } from './burst.ts';
 import type { Answer, Finished, Order, RunOrder } from './host-worker.ts';
 
 export interface BenchHost extends AsyncDisposable {
   /** Runs a program and takes its time, whatever its exit code. */
   run(order: Omit<RunOrder, 'kind'>): Promise<Finished>;
+  /** Runs many programs beside each other and takes the time of each. */
+  burst(order: Omit<BurstOrder, 'kind'>): Promise<Burst>;
   /** Runs lines of bash and returns what they printed; throws when one fails. */
   shell(script: string): Promise<string>;
   write(files: readonly (readonly [path: string, content: string])[]): Promise<void>;
@@ -21,15 +24,18 @@ const WORKER = join(import.meta.dirname, 'host-worker.ts');
 /**
  * Makes a host, and in it the network namespaces "s1", for the attachment that is measured, and "crowd". A thousand
  * new links that solicit routers on one bridge are a million packets a round: in "crowd" they have no IPv6, or the
- * benchmark would measure that storm.
+ * benchmark would measure that storm. `open` makes the private host.
  */
-export async function openBenchHost(): Promise<BenchHost> {
-  const host = await openPrivateHost('bench');
+export async function openBenchHost(
+  open: () => Promise<PrivateHost> = () => openPrivateHost('bench'),
+): Promise<BenchHost> {
+  const host = await open();
   const [program, args] = host.entering(process.execPath, ['--disable-warning=ExperimentalWarning', WORKER]);
   const worker = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
   const order = orderer(worker);
   const opened: BenchHost = {
     run: async (call) => (await order({ kind: 'run', ...call })) as Finished,
+    burst: async (calls) => (await order({ kind: 'burst', ...calls })) as Burst,
     shell: async (script) => (await order({ kind: 'shell', script })) as string,
     write: async (files) => {
       await order({ kind: 'write', files });

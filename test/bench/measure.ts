@@ -1,10 +1,12 @@
 // Runs a scenario: opens a host for each lane, fills it, and takes the lanes' times in turn, verb by verb.
 // Called by bench.ts.
 
+import { join } from 'node:path';
 import { findCnitool } from '../support/cnitool.ts';
 import { connecting, openOutside } from './clients.ts';
 import { type BenchHost, openBenchHost } from './host.ts';
 import type { Finished, RunOrder } from './host-worker.ts';
+import { type LimitPrograms, makeLimitPrograms } from './limit/limit.ts';
 import {
   type AttachmentAt,
   CHAIN_DIRECTORY,
@@ -16,6 +18,7 @@ import {
   patchbayConfigOf,
   patchbayListOf,
   portmapConfigOf,
+  storeOf,
   type Verb,
 } from './network.ts';
 import {
@@ -31,7 +34,7 @@ import type { Cycle, Lane, Scenario } from './scenarios.ts';
 
 /** The times of one lane's verb, in the order they were taken. Milliseconds. */
 export interface Series {
-  readonly lane: Lane['name'];
+  readonly lane: Lane['name'] | typeof FLOOR;
   readonly verb: string;
   readonly wallMs: readonly number[];
   readonly cpuMs: readonly number[];
@@ -58,6 +61,7 @@ const CHECK: Step = { label: 'CHECK', verb: 'CHECK', attachment: MEASURED };
 const DEL: Step = { label: 'DEL', verb: 'DEL', attachment: MEASURED };
 const STEPS: Readonly<Record<Cycle, readonly Step[]>> = {
   bridge: [ADD, CHECK, DEL, { ...DEL, label: 'DEL again' }],
+  'bridge, once': [ADD, CHECK, DEL],
   'host-local': [ADD, CHECK, DEL, { ...DEL, label: 'DEL unknown', attachment: UNKNOWN }],
   portmap: [ADD, CHECK, DEL, { ...DEL, label: 'DEL again' }],
   patchbay: [ADD, CHECK, DEL],
@@ -83,7 +87,9 @@ export async function measure(
       await host.write([[`${CHAIN_DIRECTORY}/bench.conflist`, JSON.stringify(list)]]);
     }
     const chained = await chain(host, lane, scenario.cycle);
-    runners.push(new Runner(host, lane, scenario.cycle, chained));
+    const programs =
+      lane.name === 'bare calls in C' ? hosts.use(await makePrograms(host, lane, scenario.cycle)) : undefined;
+    runners.push(new Runner(host, lane, scenario.cycle, { prevResult: chained, programs }));
   }
   for (let round = -WARM_UP_ROUNDS; round < rounds; round++) {
     if (round >= 0) progress(`round ${round + 1} of ${rounds}`);
@@ -93,7 +99,24 @@ export async function measure(
       for (const runner of order) await runner.run(step, { keep: round >= 0 });
     }
   }
-  return { scenario: scenario.name, series: runners.flatMap((runner) => runner.series()) };
+  return { scenario: scenario.name, series: withFloor(runners.flatMap((runner) => runner.series())) };
+}
+
+/** What a program of this kind cannot get below: its start, and the calls alone. */
+export const FLOOR = 'empty program + bare calls in C';
+
+/** Where both are there, their sum, round by round. Pure. */
+export function withFloor(series: readonly Series[]): Series[] {
+  const floors = series
+    .filter(({ lane }) => lane === 'bare calls in C')
+    .flatMap((calls): Series[] => {
+      const start = series.find(({ lane, verb }) => lane === 'empty program' && verb === calls.verb);
+      if (start === undefined) return [];
+      const sum = (of: 'wallMs' | 'cpuMs') =>
+        start[of].map((ms, round) => ms + (calls[of][round] ?? Number.NaN));
+      return [{ lane: FLOOR, verb: calls.verb, wallMs: sum('wallMs'), cpuMs: sum('cpuMs') }];
+    });
+  return [...series, ...floors];
 }
 
 async function prepare(host: BenchHost, { name, implementation, shape, prefill }: Lane): Promise<void> {
@@ -124,19 +147,52 @@ async function chain(host: BenchHost, { implementation, shape }: Lane, cycle: Cy
   return prevResult;
 }
 
+/** The system calls of ours, recorded on this host once our plugin has been there, as programs in C. */
+async function makePrograms(host: BenchHost, lane: Lane, cycle: Cycle): Promise<LimitPrograms> {
+  const call = (verb: Verb, prevResult: unknown) =>
+    invocation(
+      lane.implementation,
+      pluginOf(lane, cycle),
+      verb,
+      MEASURED,
+      configFor(lane, cycle, prevResult),
+    );
+  for (let round = 0; round < WARM_UP_ROUNDS; round++) {
+    const { stdout } = await host.run(call('ADD', undefined));
+    await host.run(call('DEL', JSON.parse(stdout)));
+  }
+  return makeLimitPrograms(host, call, `${storeOf(0)}/last_reserved_ip.0`);
+}
+
+function pluginOf({ name }: Lane, cycle: Cycle): 'bridge' | 'host-local' | 'patchbay' | 'empty' {
+  if (name === 'empty program') return 'empty';
+  return cycle === 'host-local' || cycle === 'patchbay' ? cycle : 'bridge';
+}
+
+function configFor({ shape }: Lane, cycle: Cycle, prevResult: unknown): unknown {
+  return cycle === 'patchbay' ? patchbayConfigOf(shape, { prevResult }) : configOf(shape, { prevResult });
+}
+
 /** One lane on its host. It remembers the result of the last ADD, which CHECK and DEL are given as prevResult. */
 class Runner {
   readonly #host: BenchHost;
   readonly #lane: Lane;
   readonly #cycle: Cycle;
   readonly #kept = new Map<string, Finished[]>();
+  readonly #programs: LimitPrograms | undefined;
   #prevResult: unknown;
 
-  constructor(host: BenchHost, lane: Lane, cycle: Cycle, chained: unknown) {
+  constructor(
+    host: BenchHost,
+    lane: Lane,
+    cycle: Cycle,
+    { prevResult, programs }: { readonly prevResult: unknown; readonly programs: LimitPrograms | undefined },
+  ) {
     this.#host = host;
     this.#lane = lane;
     this.#cycle = cycle;
-    this.#prevResult = chained;
+    this.#prevResult = programs?.result ?? prevResult;
+    this.#programs = programs;
   }
 
   async run(step: Step, { keep }: { keep: boolean }): Promise<void> {
@@ -145,7 +201,7 @@ class Runner {
       const { exitCode, stdout, stderr } = finished;
       throw new Error(`${step.label} of ${this.#lane.name} ended with ${exitCode}: ${stdout}${stderr}`);
     }
-    // The empty program prints nothing.
+    // The empty program prints nothing, and the calls in C what was recorded.
     if (step.verb === 'ADD' && finished.stdout !== '') this.#prevResult = JSON.parse(finished.stdout);
     // A client says itself how long it took: its own start is not of interest.
     const counted = step.verb === 'connect' ? { ...finished, wallMs: Number(finished.stdout) } : finished;
@@ -162,7 +218,7 @@ class Runner {
   }
 
   #orderOf({ verb, attachment }: Step): Omit<RunOrder, 'kind'> {
-    const { implementation, shape, name } = this.#lane;
+    const { implementation, shape } = this.#lane;
     if (verb === 'connect') return connecting(shape.ports);
     if (this.#cycle === 'chain')
       return chainInvocation(implementation, getCnitool(), verb, attachment, shape);
@@ -170,15 +226,10 @@ class Runner {
       const config = portmapConfigOf(shape, { prevResult: this.#prevResult });
       return invocation(implementation, 'portmap', verb, attachment, config);
     }
-    if (this.#cycle === 'patchbay') {
-      const prevResult = verb === 'ADD' ? undefined : this.#prevResult;
-      const plugin = name === 'empty program' ? 'empty' : 'patchbay';
-      return invocation(implementation, plugin, verb, attachment, patchbayConfigOf(shape, { prevResult }));
-    }
-    const plugin =
-      name === 'empty program' ? 'empty' : this.#cycle === 'host-local' ? 'host-local' : 'bridge';
     const prevResult = verb === 'CHECK' || verb === 'DEL' ? this.#prevResult : undefined;
-    return invocation(implementation, plugin, verb, attachment, configOf(shape, { prevResult }));
+    const config = configFor(this.#lane, this.#cycle, prevResult);
+    const order = invocation(implementation, pluginOf(this.#lane, this.#cycle), verb, attachment, config);
+    return this.#programs === undefined ? order : { ...order, argv: [join(this.#programs.directory, verb)] };
   }
 }
 

@@ -5,7 +5,7 @@ import { ratioOf, type Verdict } from './limits.ts';
 import type { Measured } from './measure.ts';
 import { type Summary, summarise } from './statistics.ts';
 
-const COLUMNS = [15, 18, 8, 8, 8, 8] as const;
+const COLUMNS = [15, 34, 8, 8, 8, 8] as const;
 
 /** One scenario: a line for each verb and lane, times in milliseconds, and the ratio to what each lane is held against. */
 export function formatScenario(measured: Measured): string {

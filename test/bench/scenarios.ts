@@ -5,10 +5,18 @@ import { type Implementation, type NetworkShape, type PortMapping, portsFrom } f
 import type { Prefill } from './prefill.ts';
 
 /**
- * The verbs of one round, in order, and the executable they are asked of; "chain" is four of them in a row, or patchbay in
- * their place, by cnitool, "connections" a client's work.
+ * The verbs of one round, in order, and the executable they are asked of; "bridge, once" has each verb once; "chain" is
+ * four of them in a row, or patchbay in their place, by cnitool, "connections" a client's work.
  */
-export type Cycle = 'bridge' | 'host-local' | 'portmap' | 'patchbay' | 'chain' | 'connections' | 'VERSION';
+export type Cycle =
+  | 'bridge'
+  | 'bridge, once'
+  | 'host-local'
+  | 'portmap'
+  | 'patchbay'
+  | 'chain'
+  | 'connections'
+  | 'VERSION';
 
 export interface Lane {
   readonly name:
@@ -19,7 +27,8 @@ export interface Lane {
     | 'ours, 1 port'
     | 'ours, 100 ports'
     | 'ours, 1 mapping'
-    | 'empty program';
+    | 'empty program'
+    | 'bare calls in C';
   readonly implementation: Implementation;
   readonly shape: NetworkShape;
   readonly prefill: Prefill;
@@ -40,6 +49,8 @@ export interface Contestants {
   readonly empty: Implementation | undefined;
   /** Debian's package has no nftables backend. */
   readonly referenceHasNftables: boolean;
+  /** Whether the calls of a verb can be made in C. */
+  readonly hasCompiler: boolean;
 }
 
 const NOTHING: Prefill = { attachments: 0, portsEach: 0, networks: 1, stored: 0, foreignRules: 0 };
@@ -76,6 +87,8 @@ export const NAMES = {
   chain46: 'chain as nerdctl writes it, dual stack, 2 ports',
   patchbay4: 'patchbay alone, IPv4, 2 ports',
   patchbay46: 'patchbay alone, dual stack, 2 ports',
+  limitBridge: 'beside the limit: bridge, IPv4, ipMasq',
+  limitPatchbay: 'beside the limit: patchbay, IPv4, 2 ports',
   connections: 'portmap, IPv4, 1,000 new connections at 2,000 mappings',
 } as const;
 
@@ -127,6 +140,7 @@ export function scenariosOf(contestants: Contestants): Scenario[] {
     ...portmapScenarios(ours),
     ...chainScenarios(contestants),
     ...patchbayScenarios(contestants),
+    ...limitScenarios(contestants),
   ];
 }
 
@@ -214,6 +228,26 @@ function patchbayScenarios({ ours, empty }: Contestants): Scenario[] {
       lanes.push({ name: 'empty program', implementation: empty, shape, prefill: NOTHING });
     return { name, cycle: 'patchbay', lanes, roundsFactor: 1 };
   });
+}
+
+/** Ours, what starting alone costs, and the system calls alone. */
+function limitScenarios({ ours, empty, hasCompiler }: Contestants): Scenario[] {
+  if (empty === undefined || !hasCompiler) return [];
+  return (
+    [
+      [NAMES.limitBridge, 'bridge, once', shapeOf('IPv4', 'default')],
+      [NAMES.limitPatchbay, 'patchbay', shapeOf('IPv4', 'default', TWO_PORTS)],
+    ] as const
+  ).map(([name, cycle, shape]) => ({
+    name,
+    cycle,
+    lanes: [
+      { name: 'ours', implementation: ours, shape, prefill: NOTHING },
+      { name: 'empty program', implementation: empty, shape, prefill: NOTHING },
+      { name: 'bare calls in C', implementation: ours, shape, prefill: NOTHING },
+    ],
+    roundsFactor: 1,
+  }));
 }
 
 function versionScenario({ ours, reference, empty }: Contestants): Scenario {

@@ -1,4 +1,4 @@
-// Starts one program and waits for it with as little between the clock and the kernel as this language allows.
+// Starts programs and waits for them with as little between the clock and the kernel as this language allows.
 // Called by the benchmark's worker: child_process.spawnSync adds 0.6 ms of its own, and noise, to each run.
 
 import { dlopen, getRawPointer } from 'node:ffi';
@@ -45,33 +45,71 @@ const { functions: libc } = dlopen('libc.so.6', {
  * which is a vfork, to just after wait4(2). Throws Error when it can't be started.
  */
 export function spawnTimed(argv: readonly string[], env: Environment, streams: Streams): Run {
+  const { pid, started } = start(argv, env, streams);
+  const { ended, ...run } = waitFor(pid);
+  return { wallMs: Number(ended - started) / 1e6, ...run };
+}
+
+/** A program that runs. `started` is on the clock of `process.hrtime.bigint()`, as is `ended`. */
+export interface Started {
+  readonly pid: number;
+  readonly started: bigint;
+}
+
+export interface Ended extends Omit<Run, 'wallMs'> {
+  readonly pid: number;
+  readonly ended: bigint;
+}
+
+/** As `spawnTimed` without the waiting. */
+export function start(argv: readonly string[], env: Environment, streams: Streams): Started {
   const fds = [openSync(streams.stdin, 'r'), openSync(streams.stdout, 'w'), openSync(streams.stderr, 'w')];
   const actions = Buffer.alloc(OPAQUE_BYTES);
   libc.posix_spawn_file_actions_init(actions);
   try {
     for (const [number, fd] of fds.entries()) libc.posix_spawn_file_actions_adddup2(actions, fd, number);
-    return spawnAndWait(argv, env, actions);
+    return spawn(argv, env, actions);
   } finally {
     libc.posix_spawn_file_actions_destroy(actions);
     for (const fd of fds) closeSync(fd);
   }
 }
 
-function spawnAndWait(argv: readonly string[], env: Environment, actions: Buffer): Run {
+/** Waits for one of the programs that were started, whichever ends first. */
+export function waitForAny(): Ended {
+  return waitFor(ANY);
+}
+
+/** One of the programs that were started, if one has ended. */
+export function findEnded(): Ended | undefined {
+  const ended = waitFor(ANY, WNOHANG);
+  return ended.pid === 0 ? undefined : ended;
+}
+
+const ANY = -1;
+const WNOHANG = 1;
+
+function spawn(argv: readonly string[], env: Environment, actions: Buffer): Started {
   const path = cString(argv[0] ?? '');
   const words = cStrings(argv);
   const variables = cStrings(Object.entries(env).map(([name, value]) => `${name}=${value}`));
   const attributes = defaultSignals();
   const pid = Buffer.alloc(4);
-  const status = Buffer.alloc(4);
-  const usage = Buffer.alloc(144); // struct rusage
   const started = process.hrtime.bigint();
   const error = libc.posix_spawn(pid, path, actions, attributes, words.pointers, variables.pointers);
   if (error !== 0) throw new Error(`Cannot start "${argv[0]}": error number ${error}`);
-  libc.wait4(pid.readInt32LE(), status, 0, usage);
-  const wallMs = Number(process.hrtime.bigint() - started) / 1e6;
+  return { pid: pid.readInt32LE(), started };
+}
+
+function waitFor(pid: number, options = 0): Ended {
+  const status = Buffer.alloc(4);
+  const usage = Buffer.alloc(144); // struct rusage
+  const waited = libc.wait4(pid, status, options, usage);
+  const ended = process.hrtime.bigint();
+  if (waited < 0) throw new Error('Cannot wait: no program that was started is left');
   return {
-    wallMs,
+    pid: waited,
+    ended,
     cpuMs: timevalMs(usage, 0) + timevalMs(usage, 16),
     exitCode: exitCodeOf(status.readInt32LE()),
   };

@@ -4,6 +4,7 @@ export interface Summary {
   readonly min: number;
   readonly median: number;
   readonly p95: number;
+  readonly p99: number;
 }
 
 /** A ratio of medians and the interval that holds it in 95 of 100 redrawn series. */
@@ -20,7 +21,12 @@ const REDRAWN = 1000;
 /** Of a series that isn't empty. */
 export function summarise(samples: readonly number[]): Summary {
   const sorted = samples.toSorted((a, b) => a - b);
-  return { min: sorted[0] ?? Number.NaN, median: quantile(sorted, 0.5), p95: quantile(sorted, 0.95) };
+  return {
+    min: sorted[0] ?? Number.NaN,
+    median: quantile(sorted, 0.5),
+    p95: quantile(sorted, 0.95),
+    p99: quantile(sorted, 0.99),
+  };
 }
 
 /**

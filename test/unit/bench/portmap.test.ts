@@ -15,6 +15,7 @@ const SCENARIOS = scenariosOf({
   reference: { name: 'reference', directory: '/reference' },
   empty: undefined,
   referenceHasNftables: true,
+  hasCompiler: true,
 });
 
 test('ports are consecutive, and take the protocols in turn', () => {

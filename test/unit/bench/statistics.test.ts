@@ -8,9 +8,9 @@ import { NAMES } from '../../bench/scenarios.ts';
 import { ratioOfMedians, summarise } from '../../bench/statistics.ts';
 
 test('a summary is independent of the order, and interpolates between neighbours', () => {
-  expect(summarise([3, 1, 2])).toEqual({ min: 1, median: 2, p95: 2.9 });
+  expect(summarise([3, 1, 2])).toEqual({ min: 1, median: 2, p95: 2.9, p99: 2.98 });
   expect(summarise([4, 1, 2, 3]).median).toBe(2.5);
-  expect(summarise([7])).toEqual({ min: 7, median: 7, p95: 7 });
+  expect(summarise([7])).toEqual({ min: 7, median: 7, p95: 7, p99: 7 });
 });
 
 test('the interval of a ratio holds it, and is narrow for a steady series', () => {
