@@ -38,7 +38,7 @@ export interface AttachmentAt {
 export type Verb = 'ADD' | 'CHECK' | 'DEL' | 'VERSION';
 
 /** The networks of a host, each with a bridge and subnets of its own. What is measured is number 0. */
-export const NETWORKS = [0, 1, 2, 3] as const;
+export const NETWORKS = [0, 1, 2, 3, 4, 5, 6, 7] as const;
 export type NetworkNumber = (typeof NETWORKS)[number];
 
 export const MEASURED: AttachmentAt = { containerId: 'measured', ifname: 'eth0', netns: 's1' };
@@ -129,29 +129,41 @@ export function portmapConfigOf(
   };
 }
 
-/** The chain of four plugins as nerdctl writes it for a network, under the name of number 0. */
-export function chainListOf({ families }: NetworkShape): Record<string, unknown> {
+/** Which of a host's networks a list is for, and how many addresses its subnets have. */
+export interface ListPlace {
+  readonly network?: NetworkNumber;
+  /** Of the IPv4 subnet; nerdctl's have 24. */
+  readonly prefixLength?: 16 | 24;
+}
+
+/** The chain of four plugins as nerdctl writes it for a network, and with backends where the shape names one. */
+export function chainListOf(
+  { families, ipMasq }: NetworkShape,
+  { network = 0, prefixLength = 24 }: ListPlace = {},
+): Record<string, unknown> {
   const dual = families === 'dual stack';
+  const backend = ['iptables', 'nftables'].includes(ipMasq) ? ipMasq : undefined;
   return {
     cniVersion: CNI_VERSION,
-    name: networkName(0),
+    name: networkName(network),
     plugins: [
       {
         type: 'bridge',
-        bridge: bridgeName(0),
+        bridge: bridgeName(network),
         isGateway: true,
         ipMasq: true,
+        ...(backend && { ipMasqBackend: backend }),
         hairpinMode: true,
         ipam: {
           type: 'host-local',
           ranges: [
-            [{ gateway: '10.200.0.1', subnet: '10.200.0.0/24' }],
-            ...(dual ? [[{ gateway: 'fd00:200::1', subnet: 'fd00:200::/64' }]] : []),
+            [{ gateway: `10.20${network}.0.1`, subnet: `10.20${network}.0.0/${prefixLength}` }],
+            ...(dual ? [[{ gateway: `fd00:20${network}::1`, subnet: `fd00:20${network}::/64` }]] : []),
           ],
           routes: [{ dst: '0.0.0.0/0' }],
         },
       },
-      { type: 'portmap', capabilities: { portMappings: true } },
+      { type: 'portmap', ...(backend && { backend }), capabilities: { portMappings: true } },
       { type: 'firewall', ingressPolicy: 'same-bridge' },
       { type: 'tuning' },
     ],
@@ -159,17 +171,17 @@ export function chainListOf({ families }: NetworkShape): Record<string, unknown>
 }
 
 /** The same chain as one plugin, as `patchbay convert` makes it. */
-export function patchbayListOf(shape: NetworkShape): Record<string, unknown> {
-  const { stdout } = convert(Buffer.from(JSON.stringify(chainListOf(shape))), findPlugin);
+export function patchbayListOf(shape: NetworkShape, place: ListPlace = {}): Record<string, unknown> {
+  const { stdout } = convert(Buffer.from(JSON.stringify(chainListOf(shape, place))), findPlugin);
   return JSON.parse(stdout) as Record<string, unknown>;
 }
 
 /** What a runtime tells that plugin. `prevResult` is what ADD printed. */
 export function patchbayConfigOf(
   shape: NetworkShape,
-  { prevResult }: { prevResult: unknown },
+  { prevResult, ...place }: ListPlace & { readonly prevResult?: unknown },
 ): Record<string, unknown> {
-  const { cniVersion, name, plugins } = patchbayListOf(shape);
+  const { cniVersion, name, plugins } = patchbayListOf(shape, place);
   const [patchbay] = plugins as [object];
   const runtimeConfig = { portMappings: shape.ports };
   return {

@@ -1,8 +1,11 @@
 // The benchmark's results as a document: tables, and which picture belongs where. Called by bench-report.ts, pure.
 import type { Footprint } from './footprint.ts';
 import { ratioOf, type Verdict } from './limits.ts';
+import { formatTable } from './markdown.ts';
 import type { Measured } from './measure.ts';
 import type { Bar, BarSeries } from './plot.ts';
+import { formatScaleChapters, type ScalePicture } from './scale/scale-page.ts';
+import type { ScaleFigures } from './scale/summary.ts';
 import { summarise } from './statistics.ts';
 
 /** What a run of the benchmark leaves in its JSON file. */
@@ -21,29 +24,42 @@ export interface Picture {
   readonly series: readonly BarSeries[];
 }
 
+/** The other benchmark's figures, and the pictures of them. */
+export interface AtScale {
+  readonly figures: ScaleFigures;
+  readonly pictures: readonly ScalePicture[];
+}
+
 /** The whole document. `pictures` are those of `picturesOf`; `overview` is the name of the one with all ratios. */
-export function formatPage(report: BenchReport, pictures: readonly Picture[], overview: string): string {
+export function formatPage(
+  report: BenchReport,
+  pictures: readonly Picture[],
+  overview: string,
+  atScale?: AtScale,
+): string {
   return [
     '# Benchmark figures',
     'Whole processes, ours and the reference plugins in turns on one machine, losing figures like winning ones. Written by ' +
       '`npm run bench:report`; [benchmark-method.md](benchmark-method.md) tells how they are made, and ' +
       '[benchmarks/figures.json](benchmarks/figures.json) holds every single time.',
-    table(['', ''], Object.entries({ ...report.machine, rounds: String(report.rounds) })),
+    formatTable(['', ''], Object.entries({ ...report.machine, rounds: String(report.rounds) })),
     `![ours ÷ reference for every verb](benchmarks/${overview}.svg)`,
     '## Promised figures',
-    table(
+    formatTable(
       ['figure', 'measured', '95 %', 'limit', ''],
-      report.figures.map(({ figure, value, interval, bound, limit, holds }) => [
-        figure,
-        formatFigure(value),
-        interval === undefined ? '' : interval.map(formatFigure).join(' – '),
-        `${bound} ${limit}`,
-        holds === undefined ? 'not measured' : holds ? 'holds' : '**missed**',
-      ]),
+      [...report.figures, ...(atScale?.figures.verdicts ?? [])].map(
+        ({ figure, value, interval, bound, limit, holds }) => [
+          figure,
+          formatFigure(value),
+          interval === undefined ? '' : interval.map(formatFigure).join(' – '),
+          `${bound} ${limit}`,
+          holds === undefined ? 'not measured' : holds ? 'holds' : '**missed**',
+        ],
+      ),
     ),
     ...report.scenarios.flatMap((measured) => formatScenario(measured, pictures)),
     '## Programs and memory',
-    table(
+    formatTable(
       ['verb', 'implementation', 'programs', 'peak, MB'],
       report.footprints.map(({ plugin, verb, implementation, programs, peakMb }) => [
         `${plugin} ${verb}`,
@@ -52,6 +68,7 @@ export function formatPage(report: BenchReport, pictures: readonly Picture[], ov
         peakMb.toFixed(1),
       ]),
     ),
+    ...(atScale === undefined ? [] : formatScaleChapters(atScale.figures, atScale.pictures)),
   ]
     .join('\n\n')
     .concat('\n');
@@ -98,7 +115,7 @@ function formatScenario(measured: Measured, pictures: readonly Picture[]): strin
   });
   return [
     `## ${measured.scenario}`,
-    table(['verb', '', 'min, ms', 'median', 'p95', 'cpu', 'ours ÷ this'], rows),
+    formatTable(['verb', '', 'min, ms', 'median', 'p95', 'cpu', 'ours ÷ this'], rows),
     ...(picture === undefined ? [] : [`![${picture.title}](benchmarks/${picture.name}.svg)`]),
   ];
 }
@@ -113,12 +130,6 @@ function fileName(scenario: string): string {
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-|-$/g, '');
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
-  return [line(head), `|${head.map(() => '---').join('|')}|`, ...rows.map(line)].join('\n');
 }
 
 function formatFigure(figure: number | undefined): string {

@@ -17,7 +17,7 @@ const WIDTH = 860;
 const BAR = 16;
 const FONT = 'sans-serif';
 // Told apart by people who see few colours, too (Okabe and Ito).
-const COLOURS = ['#0072b2', '#e69f00', '#999999', '#009e73', '#cc79a7'];
+const COLOURS = ['#0072b2', '#e69f00', '#999999', '#009e73', '#cc79a7', '#56b4e9'];
 
 /** Horizontal bars in milliseconds, a group for each label. `series` name the same labels in the same order. */
 export function plotTimes(title: string, series: readonly BarSeries[]): string {
@@ -35,6 +35,39 @@ export function plotTimes(title: string, series: readonly BarSeries[]): string {
     })),
   });
 }
+
+/** What one of several has at each point, undefined where it was not. */
+export interface Line {
+  readonly name: string;
+  readonly values: readonly (number | undefined)[];
+}
+
+/** Lines over a handful of named points, from left to right, on a logarithmic scale. */
+export function plotLines(
+  title: string,
+  {
+    points,
+    unit,
+    lines,
+  }: { readonly points: readonly string[]; readonly unit: string; readonly lines: readonly Line[] },
+): string {
+  return render(title, 360, {
+    grid: { left: 24, right: 32, top: 40, bottom: 64, containLabel: true },
+    legend: { bottom: 4, textStyle: { fontFamily: FONT } },
+    xAxis: { type: 'category', data: [...points], boundaryGap: false },
+    yAxis: { type: 'log', name: unit, nameLocation: 'middle', nameGap: 44 },
+    series: lines.map(({ name, values }, index) => ({
+      name,
+      type: 'line',
+      symbol: SYMBOLS[index % SYMBOLS.length],
+      symbolSize: 8,
+      lineStyle: { width: index === 0 ? 3 : 1.5 },
+      data: values.map((value) => (value === undefined ? '-' : round(value))),
+    })),
+  });
+}
+
+const SYMBOLS = ['circle', 'rect', 'triangle', 'diamond', 'emptyCircle', 'emptyRect'];
 
 /** Ours ÷ theirs on a logarithmic scale, one bar each: what lies left of 1 is faster than the reference, and blue. */
 export function plotRatios(title: string, bars: readonly Bar[]): string {

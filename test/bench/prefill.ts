@@ -28,7 +28,7 @@ export interface Prefill {
   /** Ports that each of them publishes, for ours only. */
   readonly portsEach: number;
   /** How many networks, and so bridges, they are spread over. A bridge takes 1,023 ports. */
-  readonly networks: 1 | 4;
+  readonly networks: 1 | 4 | 8;
   /** Addresses in the measured network's store of attachments that have nothing else. */
   readonly stored: number;
   /** iptables rules of somebody else, in table nat. */
@@ -211,7 +211,8 @@ function ownerOf({ network, attachment: { containerId, ifname } }: CrowdMember):
   return { network: networkName(network), containerId, ifname };
 }
 
-async function makeLinks(
+/** A veth pair of each member by `ip`, its address and nothing else; the bridges must be there. */
+export async function makeLinks(
   host: BenchHost,
   members: readonly CrowdMember[],
   linkName: (member: CrowdMember) => string,
@@ -234,7 +235,8 @@ async function makeLinks(
   `);
 }
 
-async function storeCrowd(host: BenchHost, crowd: readonly CrowdMember[]): Promise<void> {
+/** What host-local would have stored of them. */
+export async function storeCrowd(host: BenchHost, crowd: readonly CrowdMember[]): Promise<void> {
   for (const network of NETWORKS) {
     const members = crowd.filter((member) => member.network === network);
     if (members.length === 0) continue;
