@@ -96,10 +96,10 @@ function laneOf(groups: readonly GroupFigures[], name: string): (lane: LaneName)
 function figuresOf(lane: LaneName, rounds: readonly Round[]): LaneFigures {
   const samples = rounds.flatMap((round) => round.samples);
   const verbs = [...new Set(samples.map(([verb]) => verb))];
-  const timed = rounds.flatMap(({ wallMs, daemonCpuMs = 0, samples }) =>
-    wallMs === undefined ? [] : [{ wallMs, daemonCpuMs, samples }],
+  const timed = rounds.flatMap(({ wallMs, daemonCpuMs = 0, samples, failed }) =>
+    wallMs === undefined ? [] : [{ wallMs, daemonCpuMs, samples, failed }],
   );
-  const pairs = timed.map((round) => pairsOf(round.samples));
+  const pairs = timed.map(pairsOf);
   const cpuMs = timed.reduce((sum, { samples, daemonCpuMs }) => sum + cpuOf(samples) + daemonCpuMs, 0);
   const memory = rounds.flatMap((round) => round.memory ?? []);
   return {
@@ -126,9 +126,9 @@ function verbFigures(verb: string, samples: readonly Sample[]): VerbFigures {
   };
 }
 
-/** Of an ADD that failed its DEL counts neither: there are fewer pairs then. */
-function pairsOf(samples: readonly Sample[]): number {
-  return samples.length / 2;
+/** Pairs of which both succeeded, at least: two failures may belong to one. */
+function pairsOf({ samples, failed }: Pick<Round, 'samples' | 'failed'>): number {
+  return Math.max(0, samples.length / 2 - failed);
 }
 
 function cpuOf(samples: readonly Sample[]): number {
