@@ -15,7 +15,9 @@ export function openProgress(steps: number): Progress {
   if (!output.isTTY || steps === 0) {
     let done = 0;
     return {
-      doing: () => {},
+      doing: (text) => {
+        if (!/: round \d/.test(text)) output.write(`${text}\n`);
+      },
       advance: (text) => {
         done++;
         output.write(`${done} of ${steps}: ${text}\n`);

@@ -51,6 +51,7 @@ export async function measureGroup(
       const scene = name === 'ours, empty node' ? PLAIN : group.scene;
       const host = hosts.use(await contestant.open());
       await prepare(host, contestant, scene, cast);
+      doing(`${group.name}: prepared ${name}`);
       const own = earlier.filter((round) => round.lane === name);
       return new Lane(name, group, scene, contestant, host, own);
     }),

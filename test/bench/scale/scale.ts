@@ -1,5 +1,6 @@
 // The scale benchmark: whole attachments by us and by others while a host fills up, and many of them at once.
-// Started by `npm run bench:scale -- [--rounds N] [--seconds N] [--only PATTERN] [--state FILE] [--json FILE]`.
+// Started by `npm run bench:scale -- [--rounds N] [--seconds N] [--only PATTERN] [--contestants PATTERN]
+// [--state FILE] [--json FILE]`.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -30,6 +31,7 @@ async function main(): Promise<void> {
       bursts: { type: 'string', default: '3' },
       seconds: { type: 'string', default: '6' },
       only: { type: 'string', default: '' },
+      contestants: { type: 'string', default: '' },
       state: { type: 'string', default: STATE },
       json: { type: 'string' },
     },
@@ -47,9 +49,10 @@ async function main(): Promise<void> {
   const { rounds: earlier, done } = openState(file, circumstances);
   const rounds: Round[] = [...earlier];
 
-  const groups = groupsOf([...cast.contestants.keys()]);
-  const only = new RegExp(values.only);
-  const wanted = groups.filter(({ name }) => only.test(name) && !done.has(name));
+  const everybody = [...cast.contestants.keys()];
+  const [only, who] = [new RegExp(values.only), new RegExp(values.contestants)];
+  const there = everybody.filter((name) => name === 'ours' || who.test(name));
+  const wanted = groupsOf(there).filter(({ name }) => only.test(name) && !done.has(name));
   const progress = openProgress(wanted.length);
   for (const group of wanted) {
     const effort: Effort = {
@@ -70,7 +73,7 @@ async function main(): Promise<void> {
   }
   progress.stop();
 
-  const report: ScaleReport = { circumstances, groups, rounds };
+  const report: ScaleReport = { circumstances, groups: groupsOf(everybody), rounds };
   process.stdout.write(formatScale(summariseScale(report)));
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(report)}\n`);
 }
