@@ -1,12 +1,12 @@
 // Writes docs/benchmarks.md, its pictures and its data from what a run of the benchmark left in a JSON file.
-// Started by `npm run bench:report [-- --from FILE.json] [--scale FILE.json]`; with neither it runs the benchmark first.
-// What one of them is not given for stays as it was published.
+// Started by `npm run bench:report [-- --from FILE.json …] [--scale FILE.json]`; with neither it runs the benchmark first.
+// A run may come in pieces, of which the later replace what they measured again; what is not given stays as published.
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';
-import { type BenchReport, formatPage, picturesOf, ratiosOf } from './page.ts';
+import { type BenchReport, formatPage, mergeReports, picturesOf, ratiosOf } from './page.ts';
 import { plotLines, plotRatios, plotTimes } from './plot.ts';
 import { scalePicturesOf } from './scale/scale-page.ts';
 import { type ScaleReport, summariseScale } from './scale/summary.ts';
@@ -22,14 +22,15 @@ await main();
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      from: { type: 'string' },
+      from: { type: 'string', multiple: true, default: [] },
       scale: { type: 'string' },
       runs: { type: 'string', default: '40' },
     },
   });
-  const published = values.scale === undefined ? undefined : FIGURES;
-  const file = values.from ?? published ?? (await runBenchmark(values.runs));
-  const report = JSON.parse(readFileSync(file, 'utf8')) as BenchReport; // our own file, by bench.ts
+  const isAsked = values.from.length > 0 || values.scale !== undefined;
+  const pieces = isAsked ? values.from : [await runBenchmark(values.runs)];
+  const files = values.scale !== undefined && pieces.length === 0 ? [FIGURES] : pieces;
+  const report = mergeReports(files.map((file) => JSON.parse(readFileSync(file, 'utf8')) as BenchReport)); // our own, by bench.ts
   const scale = values.scale ?? (existsSync(SCALE) ? SCALE : undefined);
   const atScale = scale && (JSON.parse(readFileSync(scale, 'utf8')) as ScaleReport); // our own, by scale.ts
   writeReport(report, atScale || undefined);

@@ -1,6 +1,6 @@
 // The benchmark's results as a document: tables, and which picture belongs where. Called by bench-report.ts, pure.
 import type { Footprint } from './footprint.ts';
-import { ratioOf, type Verdict } from './limits.ts';
+import { judge, ratioOf, type Verdict } from './limits.ts';
 import { formatTable } from './markdown.ts';
 import type { Measured } from './measure.ts';
 import type { Bar, BarSeries } from './plot.ts';
@@ -22,6 +22,30 @@ export interface Picture {
   readonly name: string;
   readonly title: string;
   readonly series: readonly BarSeries[];
+}
+
+/**
+ * One report of several: what a later one measured takes the place of what an earlier one did, and the figures are judged
+ * anew. Throws Error when they are of different machines.
+ */
+export function mergeReports(reports: readonly BenchReport[]): BenchReport {
+  const [first, ...later] = reports;
+  if (first === undefined) throw new Error('There is no report to take figures from');
+  return later.reduce((merged, report) => {
+    for (const what of ['machine', 'system'] as const) {
+      if (merged.machine[what] === report.machine[what]) continue;
+      throw new Error(`Cannot merge reports of "${merged.machine[what]}" and "${report.machine[what]}"`);
+    }
+    const again = new Set(report.scenarios.map(({ scenario }) => scenario));
+    const kept = merged.scenarios.filter(({ scenario }) => !again.has(scenario));
+    const scenarios = [...kept, ...report.scenarios];
+    const measured = new Set(report.footprints.map(({ plugin }) => plugin));
+    const footprints = [
+      ...merged.footprints.filter(({ plugin }) => !measured.has(plugin)),
+      ...report.footprints,
+    ];
+    return { ...report, scenarios, footprints, figures: judge(scenarios, footprints) };
+  }, first);
 }
 
 /** The other benchmark's figures, and the pictures of them. */

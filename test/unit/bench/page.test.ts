@@ -1,6 +1,6 @@
 // Says what the benchmark's document and pictures hold, on a small made-up run. Called by vitest.
 import { describe, expect, test } from 'vitest';
-import { type BenchReport, formatPage, picturesOf, ratiosOf } from '../../bench/page.ts';
+import { type BenchReport, formatPage, mergeReports, picturesOf, ratiosOf } from '../../bench/page.ts';
 import { plotRatios, plotTimes } from '../../bench/plot.ts';
 
 const REPORT: BenchReport = {
@@ -59,6 +59,30 @@ describe('The document of a run', () => {
   test('refers to every picture that is drawn', () => {
     for (const { name } of picturesOf(REPORT)) expect(page).toContain(`(benchmarks/${name}.svg)`);
     expect(page).toContain('(benchmarks/overview.svg)');
+  });
+});
+
+describe('A run in pieces', () => {
+  test('has of each scenario what was measured last, and judges its figures anew', () => {
+    const series = [
+      { lane: 'ours', verb: 'ADD', wallMs: [5], cpuMs: [5] },
+      { lane: 'reference', verb: 'ADD', wallMs: [10], cpuMs: [5] },
+    ] as const;
+    const again = { ...REPORT, scenarios: [{ scenario: 'IPv4, ipMasq', series }], footprints: [] };
+    const other = { ...REPORT, scenarios: [{ scenario: 'dual stack', series }] };
+    const merged = mergeReports([REPORT, other, again]);
+    expect(merged.scenarios.map(({ scenario }) => scenario)).toEqual(['dual stack', 'IPv4, ipMasq']);
+    expect(merged.footprints).toEqual(REPORT.footprints);
+    const add = merged.figures.find(({ figure }) => figure === 'bridge ADD, IPv4, ipMasq ÷ reference');
+    expect(add?.value).toBe(0.5);
+  });
+
+  test('on two machines is none', () => {
+    const elsewhere = { ...REPORT, machine: { ...REPORT.machine, machine: 'other' } };
+    expect(() => mergeReports([REPORT, elsewhere])).toThrow(
+      'Cannot merge reports of "2 × a | b" and "other"',
+    );
+    expect(() => mergeReports([])).toThrow('no report');
   });
 });
 
