@@ -140,6 +140,8 @@ const NO_NF_TABLES = 'the kernel has no nf_tables';
 
 class Ruleset implements Nftables {
   readonly #connection: NetlinkConnection;
+  /** Large lists by what was asked for, and the generation they belong to. */
+  readonly #agreed = new Map<string, { generation: number; replies: NetlinkMessage[] }>();
   #holders = 1;
 
   constructor(connection: NetlinkConnection) {
@@ -255,14 +257,21 @@ class Ruleset implements Nftables {
    * many others, and nothing in it says so: 6 in 100 dumps right after 5,000 elements were added, on 6.18. Each
    * datagram goes on after the number of elements already told, and the resizing changes their order. A dump with room
    * left in its first datagram (some 80 elements) has no such seam, so it is read once; the kernel then looks for more
-   * and answers with a second message that is empty.
+   * and answers with a second message that is empty. What was agreed on is kept for those who ask again before the ruleset
+   * changes: a DEL looks for its own elements, and then whether others are left.
    */
   #listStable(operation: string, message: NetlinkRequest): NetlinkMessage[] {
+    const known = this.#agreed.get(operation);
+    if (known !== undefined && known.generation === this.generation()) return known.replies;
     let replies = this.#list(operation, message);
     for (let reading = 1; reading < STABLE_READINGS; reading++) {
       if (isSeamless(replies)) return replies;
+      const generation = this.generation();
       const again = this.#list(operation, message);
-      if (isSame(replies, again)) return again;
+      if (isSame(replies, again)) {
+        if (this.generation() === generation) this.#agreed.set(operation, { generation, replies: again });
+        return again;
+      }
       replies = again;
     }
     const kernelMessage = `no two of ${STABLE_READINGS} readings agree`;

@@ -35,18 +35,21 @@ const EPERM = 1;
 const { MASQUERADE4, POSTROUTING, TABLE } = ruleset;
 
 /** A kernel that knows its generation, and otherwise answers as told. */
-function open(answer: (request: NetlinkMessage) => readonly Answer[]): Nftables {
+function open(
+  answer: (request: NetlinkMessage) => readonly Answer[],
+  number: () => number = () => 4711,
+): Nftables {
   return connectNftables(
     connectNetlink(
       fakeKernel((request) =>
-        request.type === messageType(NFT_MSG_GETGEN) ? [generation(request)] : answer(request),
+        request.type === messageType(NFT_MSG_GETGEN) ? [generation(request, number())] : answer(request),
       ),
     ),
   );
 }
 
-function generation(request: NetlinkMessage): Uint8Array {
-  const body = new AttributeWriter(new Uint8Array(4)).u32be(NFTA_GEN_ID, 4711).done();
+function generation(request: NetlinkMessage, number = 4711): Uint8Array {
+  const body = new AttributeWriter(new Uint8Array(4)).u32be(NFTA_GEN_ID, number).done();
   return reply(request, messageType(NFT_MSG_NEWGEN), body);
 }
 
@@ -181,12 +184,16 @@ describe('a list', () => {
 describe('a list in several datagrams', () => {
   const [first, second] = ruleset.ELEMENTS.slice(0, 2).map(({ node }) => add(node));
   if (first === undefined || second === undefined) throw new Error('No elements');
+  let now = 7;
   const readings = (...orders: readonly (readonly Command[])[]) => {
     let reading = 0;
-    const nft = open((request) => {
-      const order = orders[Math.min(reading++, orders.length - 1)] ?? [];
-      return [...order.map((command) => told(request, command)), done(request)];
-    });
+    const nft = open(
+      (request) => {
+        const order = orders[Math.min(reading++, orders.length - 1)] ?? [];
+        return [...order.map((command) => told(request, command)), done(request)];
+      },
+      () => now,
+    );
     return { nft, count: () => reading };
   };
 
@@ -194,6 +201,37 @@ describe('a list in several datagrams', () => {
     const { nft, count } = readings([first, first], [first, second], [second, first], [second, first]);
     expect(nft.listElements(MASQUERADE4).map(({ comment }) => comment)).toEqual([undefined, 'owner 1']);
     expect(count()).toBe(4);
+  });
+
+  test('is not read again until the ruleset changes, and then it is', () => {
+    const { nft, count } = readings([first, second], [first, second], [second]);
+    expect(nft.listElements(MASQUERADE4)).toHaveLength(2);
+    expect(nft.listElements(MASQUERADE4)).toHaveLength(2);
+    expect(count()).toBe(2);
+    now++;
+    expect(nft.listElements(MASQUERADE4)).toHaveLength(1);
+    expect(count()).toBe(3);
+  });
+
+  test('of another set is read for itself', () => {
+    const { nft, count } = readings([first, second]);
+    nft.listElements(MASQUERADE4);
+    nft.listElements({ ...MASQUERADE4, name: 'other' });
+    expect(count()).toBe(4);
+  });
+
+  test('that changed while it was read is read again by who asks again', () => {
+    let reading = 0;
+    const nft = open(
+      (request) => {
+        reading++;
+        return [told(request, first), told(request, second), done(request)];
+      },
+      () => reading,
+    );
+    nft.listElements(MASQUERADE4);
+    nft.listElements(MASQUERADE4);
+    expect(reading).toBe(4);
   });
 
   test('is read once when it is one datagram, or none', () => {
