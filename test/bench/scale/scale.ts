@@ -33,9 +33,9 @@ await main();
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      rounds: { type: 'string', default: '40' },
-      bursts: { type: 'string', default: '3' },
-      seconds: { type: 'string', default: '6' },
+      rounds: { type: 'string', default: '30' },
+      bursts: { type: 'string', default: '2' },
+      seconds: { type: 'string', default: '4' },
       only: { type: 'string', default: '' },
       contestants: { type: 'string', default: '' },
       state: { type: 'string', default: STATE },
