@@ -24,6 +24,9 @@ export function formatScaleChapters(figures: ScaleFigures, pictures: readonly Sc
       '`disconnect`). *n* is how many of each were measured: whoever is slow gets fewer. Single rounds are in ' +
       '[benchmarks/scale.json](benchmarks/scale.json).',
     formatTable(['', ''], Object.entries(figures.circumstances)),
+    ...(figures.unmeasured.length === 0
+      ? []
+      : [`Not measured in this run: ${figures.unmeasured.join(', ')}.`]),
     ...(Object.keys(AXES) as Axis[]).flatMap((axis) => formatAxis(figures, axis, pictures)),
     ...formatMemory(figures),
   ];

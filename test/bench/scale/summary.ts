@@ -39,10 +39,12 @@ export interface GroupFigures extends Pick<Group, 'name' | 'kind' | 'axis' | 'va
 export interface ScaleFigures {
   readonly circumstances: Circumstances;
   readonly groups: readonly GroupFigures[];
+  /** Names of groups that nobody has measured. */
+  readonly unmeasured: readonly string[];
   readonly verdicts: readonly Verdict[];
 }
 
-/** Groups nobody has measured are left out. */
+/** Groups nobody has measured are named only. */
 export function summariseScale({ circumstances, groups, rounds }: ScaleReport): ScaleFigures {
   const figures = groups
     .map(({ name, kind, axis, value, leftOut, lanes }) => ({
@@ -53,7 +55,9 @@ export function summariseScale({ circumstances, groups, rounds }: ScaleReport): 
       }),
     }))
     .filter(({ lanes }) => lanes.length > 0);
-  return { circumstances, groups: figures, verdicts: judgeScale(figures) };
+  const measured = new Set(figures.map(({ name }) => name));
+  const unmeasured = groups.map(({ name }) => name).filter((name) => !measured.has(name));
+  return { circumstances, groups: figures, unmeasured, verdicts: judgeScale(figures) };
 }
 
 /** What is promised of ours at scale. */

@@ -110,8 +110,13 @@ describe('The figures', () => {
   });
 
   test('are not there for what was not measured', () => {
-    const { groups, verdicts } = summariseScale({ circumstances: {}, groups: GROUPS, rounds: [] });
+    const { groups, unmeasured, verdicts } = summariseScale({
+      circumstances: {},
+      groups: GROUPS,
+      rounds: [],
+    });
     expect(groups).toEqual([]);
+    expect(unmeasured).toEqual(GROUPS.map(({ name }) => name));
     expect(verdicts.map(({ holds }) => holds)).toEqual([undefined, undefined, undefined]);
   });
 
@@ -127,6 +132,7 @@ describe('The figures', () => {
     const text = formatScaleChapters(figures, pictures).join('\n');
     for (const { name } of pictures) expect(text).toContain(`(benchmarks/${name}.svg)`);
     expect(text).toContain('| 5,000 | ours | 120.0 |');
+    expect(text).toMatch(/Not measured in this run: attachments 0, .*stored 60000, memory 1\./);
     expect(text).toContain("reference at 64, 1: `1: no | 'x'`");
     expect(text).toContain('Docker at 64: each of its clients needs a running container');
     expect(formatScale(figures)).toContain('1 failed: 1: no');
