@@ -63,7 +63,7 @@ export function planLayer2(config: BridgeConfig): Addressing {
 
 /**
  * Decides addresses, routes, gateways and masquerading from what IPAM leased.
- * Throws invalidConfig when the IPAM result holds no address, or one that cannot be parsed.
+ * Throws invalidConfig when the IPAM result holds no address, or an address or route that cannot be parsed.
  */
 export function planAddressing(config: BridgeConfig, leases: Result): Addressing {
   const ips = leases.ips ?? [];
@@ -74,6 +74,7 @@ export function planAddressing(config: BridgeConfig, leases: Result): Addressing
   }
 
   const addresses = ips.map((ip) => planAddress(config, ip));
+  for (const route of leases.routes ?? []) expectReadable(config, route);
   const reportedRoutes = withDefaultRoutes(config, addresses, leases.routes ?? []);
   const gateways = config.isGateway ? gatewayAddresses(addresses) : [];
 
@@ -85,6 +86,12 @@ export function planAddressing(config: BridgeConfig, leases: Result): Addressing
     masqueraded: config.ipMasq ? addresses.map(({ address }) => address) : [],
     reported: describeAddressing(config, leases, addresses, reportedRoutes),
   };
+}
+
+/** What Go reads as a route and we do not, such as a prefix of "024": from here on every route can be parsed. */
+function expectReadable(config: BridgeConfig, { dst, gw }: ResultRoute): void {
+  parsed(() => parseCidr(dst), config, 'routes.dst', dst);
+  if (gw) parsed(() => parseIp(gw), config, 'routes.gw', gw);
 }
 
 function planAddress(config: BridgeConfig, ip: ResultIp): PlannedAddress {

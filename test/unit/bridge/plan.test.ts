@@ -168,6 +168,15 @@ describe('addresses', () => {
   });
 });
 
+test.each([
+  ['dst', { dst: '10.66.0.0/024' }, '"10.66.0.0/024" as "routes.dst"'],
+  ['gw', { dst: '10.66.0.0/24', gw: '10.66.0.1%eth0' }, '"10.66.0.1%eth0" as "routes.gw"'],
+])('a route whose %s cannot be parsed is refused naming the plugin and the value', (_key, route, said) => {
+  const plan = () => planAddressing(config({ isDefaultGateway: true }), { ...dualStack, routes: [route] });
+  expect(plan).toThrow(expect.objectContaining({ code: 7 }));
+  expect(plan).toThrow(`IPAM plugin "host-local" returned ${said}`);
+});
+
 describe('dns', () => {
   const leases = { ...dualStack, dns: { nameservers: ['192.0.2.53'] } };
 
