@@ -1,6 +1,7 @@
 // The short run in process: a few thousand cases of every target, and that the driver finds and names what is broken.
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { listPlugins } from '../../plugins/registry.ts';
 import { report, SEED } from '../support/fault-scale.ts';
 import {
   CHUNK,
@@ -13,6 +14,7 @@ import {
 } from './driver.ts';
 import { runInProcess } from './in-process.ts';
 import { mutate } from './inputs/bytes.ts';
+import { PLUGINS } from './inputs/configs.ts';
 import { judge } from './judge.ts';
 import { planChunks } from './schedule.ts';
 import { attempt, promise } from './target.ts';
@@ -42,6 +44,10 @@ test('whatever is put in, a result or a typed error comes out', async () => {
   const dull = TARGETS.filter(({ name }) => (outcomes.get(name)?.size ?? 0) < 2).map(({ name }) => name);
   expect(dull).toEqual([]);
   report('Fuzzing in process', { 'fuzz cases in process': cases });
+});
+
+test('every plugin has inputs of its own', () => {
+  expect([...PLUGINS].sort()).toEqual([...listPlugins()].sort());
 });
 
 describe('The driver', () => {
