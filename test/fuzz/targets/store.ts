@@ -1,21 +1,12 @@
 // host-local's store as somebody else left it: names and contents of files, links, directories, a torn index. An ADD
 // takes no address that has a file with a holder, and a DEL removes nothing that is not the attachment's own.
-import {
-  lstatSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { takeAddresses } from '../../../plugins/host-local/allocator.ts';
 import type { KernelView } from '../../../plugins/host-local/kernel-view.ts';
 import { canonicalRange, type RangeSet } from '../../../plugins/host-local/range.ts';
-import { describeHolder, isHeld, openStore } from '../../../plugins/host-local/store.ts';
+import { describeHolder, type HeldAddress, isHeld, openStore } from '../../../plugins/host-local/store.ts';
 import { Rollback } from '../../../shared/cni/rollback.ts';
 import { formatIp, parseCidr } from '../../../shared/ip/cidr.ts';
 import { defineTarget } from '../driver.ts';
@@ -76,7 +67,7 @@ const FILE: fc.Arbitrary<FoundFile> = fc.record({
   kind: fc.constantFrom('file', 'file', 'file', 'file', 'directory', 'link', 'index'),
   content: mutated(
     RECORD.map((text) => new Uint8Array(Buffer.from(text))),
-    { tokens: ['\r\n', '\0', '10.66.0.4', ' '] },
+    { tokens: ['\r\n', '\0', '10.66.0.4', ',10.66.0.2', '../', ' '] },
   ),
 });
 
@@ -87,12 +78,17 @@ export const store = defineTarget({
   run(files) {
     const dataDir = emptyDirectory();
     const directory = join(dataDir, ATTACHMENT.network);
-    for (const file of files) plant(dataDir, directory, file);
+    const notes = files.filter(({ kind }) => kind === 'index');
+    for (const file of files) if (file.kind !== 'index') plant(directory, file);
+    if (notes.length > 0) indexStore(dataDir);
+    for (const note of notes) plantNote(dataDir, note);
     const before = contentsOf(directory);
     const added = attempt(() => add(dataDir, before));
     const between = contentsOf(directory);
     if (added !== 'ok') expectSame(before, between);
-    const deleted = attempt(() => del(dataDir, between, directory));
+    const deleted = attempt(() => del(dataDir, directory, between));
+    // An index that somebody forged may hide an address; it gives none away.
+    if (deleted === 'ok' && notes.length === 0) expectNothingHeld(dataDir);
     return `${added}, ${deleted}`;
   },
 });
@@ -105,16 +101,21 @@ function add(dataDir: string, before: ReadonlyMap<string, string>): string {
   const [taken] = takeAddresses(pool, SETS, [undefined], rollback);
   rollback.commit();
   const name = taken === undefined ? '' : formatIp(taken.ip);
-  // A file that names nobody counts as free, as docs/store-format.md says.
-  const holder = before.get(name);
-  promise(
-    holder === undefined || !/[a-zA-Z0-9]/.test(holder),
-    `${name} is taken, and has the file ${holder}`,
-  );
+  promise(!isHolder(before.get(name)), `${name} is taken, and has the file ${before.get(name)}`);
   return 'ok';
 }
 
-function del(dataDir: string, before: ReadonlyMap<string, string>, directory: string): string {
+/** Whose an address is, in the words of docs/store-format.md: a file that names nobody counts as free. */
+function isHolder(content: string | undefined): boolean {
+  if (content === undefined) return false;
+  const [id = '', ...ifnames] = content.trim().split('\r\n');
+  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(id)) return false;
+  const [ifname] = ifnames;
+  if (ifname === undefined) return !/\r\n?$/.test(content); // else it was cut
+  return ifnames.length === 1 && /^[^\s/:\0]{1,15}$/.test(ifname);
+}
+
+function del(dataDir: string, directory: string, before: ReadonlyMap<string, string>): string {
   using opened = openStore({ dataDir, network: ATTACHMENT.network }, 100);
   const { own, legacy } = opened.findHeld(ATTACHMENT);
   for (const address of [...own, ...legacy]) opened.release(address);
@@ -123,12 +124,14 @@ function del(dataDir: string, before: ReadonlyMap<string, string>, directory: st
     const isOwn = /^\s*fuzzed\s*(\r\neth0)?\s*$/.test(content);
     promise(isOwn || after.has(name), `${name} is gone, which held ${content}`);
   }
-  const isLeft = opened
-    .list()
-    .filter(isHeld)
-    .some(({ holder }) => holder.containerId === 'fuzzed' && (holder.ifname ?? 'eth0') === 'eth0');
-  promise(!isLeft, 'Something of the attachment is left');
   return 'ok';
+}
+
+function expectNothingHeld(dataDir: string): void {
+  using opened = openStore({ dataDir, network: ATTACHMENT.network }, 100);
+  const isOwn = ({ holder }: HeldAddress) =>
+    holder.containerId === 'fuzzed' && (holder.ifname ?? 'eth0') === 'eth0';
+  promise(!opened.list().filter(isHeld).some(isOwn), 'Something of the attachment is left');
 }
 
 function emptyDirectory(): string {
@@ -142,28 +145,46 @@ function emptyDirectory(): string {
 let root: string | undefined;
 
 // Names that no file can have are left out.
-function plant(dataDir: string, directory: string, { name, kind, content }: FoundFile): void {
-  try {
-    const safe = name.replaceAll(/[/\0]/g, '_');
-    const path = join(directory, safe);
-    if (safe === '.' || safe === '..') return;
+function plant(directory: string, { name, kind, content }: FoundFile): void {
+  const path = join(directory, safeName(name));
+  succeeds(() => {
     if (kind === 'directory') mkdirSync(path);
-    else if (kind === 'link') symlinkSync(safe, path);
-    else if (kind === 'file') writeFileSync(path, content);
-    else plantNote(dataDir, safe, content);
-  } catch {
-    // It has that name already, or nothing can.
-  }
+    else if (kind === 'link') symlinkSync(safeName(name), path);
+    else writeFileSync(path, content);
+  });
+}
+
+/** Makes an index that is believed. */
+function indexStore(dataDir: string): void {
+  succeeds(() => {
+    using opened = openStore({ dataDir, network: ATTACHMENT.network }, 100);
+    opened.list();
+  });
 }
 
 // The index beside the store holds its notes in the targets of links.
-function plantNote(dataDir: string, name: string, content: Uint8Array): void {
+function plantNote(dataDir: string, { name, content }: FoundFile): void {
   const owners = join(dataDir, '.patchbay', ATTACHMENT.network, 'owners');
-  mkdirSync(owners, { recursive: true });
-  symlinkSync(
-    Buffer.from(content).toString().replaceAll('\0', '') || name,
-    join(owners, content.length % 2 === 0 ? 'fuzzed@eth0' : name),
-  );
+  const note = join(owners, content.length % 2 === 0 ? 'fuzzed@eth0' : safeName(name));
+  const text = Buffer.from(content).toString().replaceAll('\0', '') || name;
+  succeeds(() => {
+    mkdirSync(owners, { recursive: true });
+    rmSync(note, { force: true });
+    symlinkSync(text, note);
+  });
+}
+
+function safeName(name: string): string {
+  const safe = name.replaceAll(/[/\0]/g, '_');
+  return safe === '.' || safe === '..' ? '_' : safe;
+}
+
+function succeeds(step: () => void): void {
+  try {
+    step();
+  } catch {
+    // It has that name already, or nothing can.
+  }
 }
 
 function contentsOf(directory: string): ReadonlyMap<string, string> {
@@ -173,10 +194,11 @@ function contentsOf(directory: string): ReadonlyMap<string, string> {
   return new Map(names.map((name) => [name, contentOf(join(directory, name))]));
 }
 
+// Whatever is no file holds its address: the word for it reads as a holder.
 function contentOf(path: string): string {
   const stat = lstatSync(path);
-  if (stat.isSymbolicLink()) return `link to ${readlinkSync(path)}`;
-  return stat.isFile() ? readFileSync(path, 'latin1') : 'directory';
+  if (stat.isSymbolicLink()) return 'link';
+  return stat.isFile() ? readFileSync(path, 'utf8') : 'directory';
 }
 
 function expectSame(before: ReadonlyMap<string, string>, after: ReadonlyMap<string, string>): void {
