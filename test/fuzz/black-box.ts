@@ -5,7 +5,7 @@ import { difference } from '../support/snapshot.ts';
 import type { WireEnd } from './black-box-runner.ts';
 import type { ChunkReport, Finding } from './driver.ts';
 import { type FuzzHost, openFuzzHost } from './fuzz-host.ts';
-import { callOf, type FuzzedCall } from './inputs/calls.ts';
+import { type FuzzedCall, processCall } from './inputs/calls.ts';
 import { judge } from './judge.ts';
 import { BLACK_BOX } from './state.ts';
 import { BrokenPromise, promise } from './target.ts';
@@ -18,6 +18,8 @@ export interface BlackBoxRun {
   /** Called after each batch, in order; false ends the run. */
   readonly onBatch: (report: ChunkReport) => boolean;
 }
+
+const CALL = processCall();
 
 /** Calls between two looks at the host. */
 const BATCH = 100;
@@ -183,7 +185,7 @@ function isVerb(command: string): boolean {
 }
 
 function callsOf(seed: number, batch: number): readonly FuzzedCall[] {
-  return fc.sample(callOf(), { seed: (seed + Math.imul(batch, 0x9e3779b1)) | 0, numRuns: BATCH });
+  return fc.sample(CALL, { seed: (seed + Math.imul(batch, 0x9e3779b1)) | 0, numRuns: BATCH });
 }
 
 function findingOf(

@@ -50,6 +50,23 @@ export function environment(): fc.Arbitrary<Record<string, string>> {
     .map(asEnvironment);
 }
 
+/** As `callOf`, with variables that are about the process: what it tells beside its answer, and where. */
+export function processCall(): fc.Arbitrary<FuzzedCall> {
+  const surroundings = fc
+    .record({
+      PATCHBAY_TRACE: rare('netlink', 'nothing', ''),
+      PATCHBAY_LOG: rare('/dev/null', '/run/odd/fifo', '/run/odd', '/nowhere/log', 'relative', 'journal', ''),
+      TRACEPARENT: rare(
+        '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+        '00-0-0-0',
+        '\n',
+        'x'.repeat(5000),
+      ),
+    })
+    .map(asEnvironment);
+  return fc.tuple(callOf(), surroundings).map(([call, more]) => ({ ...call, env: { ...call.env, ...more } }));
+}
+
 /** CNI_ARGS: pairs of known and unknown keys, and what is no pair. */
 export function cniArgs(): fc.Arbitrary<string> {
   const pair = fc.oneof(
@@ -92,6 +109,13 @@ function mostly(right: string, others: readonly string[]): fc.Arbitrary<string> 
   return fc.oneof(
     { weight: 10, arbitrary: fc.constant(right) },
     { weight: 1, arbitrary: fc.constantFrom(...others) },
+  );
+}
+
+function rare(...values: readonly string[]): fc.Arbitrary<string | undefined> {
+  return fc.oneof(
+    { weight: 20, arbitrary: fc.constant(undefined) },
+    { weight: 1, arbitrary: fc.constantFrom(...values) },
   );
 }
 
