@@ -9,6 +9,7 @@ import { dispatcher } from './targets/dispatcher.ts';
 import { firewallConfig } from './targets/firewall-config.ts';
 import { hostLocalConfig } from './targets/host-local-config.ts';
 import { iptablesSave } from './targets/iptables-save.ts';
+import { logLine } from './targets/log-line.ts';
 import { loopbackConfig } from './targets/loopback-config.ts';
 import { netlinkMessages } from './targets/netlink-messages.ts';
 import { nftablesReplies } from './targets/nftables-replies.ts';
@@ -36,6 +37,7 @@ export const TARGETS: readonly Target[] = [
   resolvConf,
   tuningBackup,
   convertList,
+  logLine,
   iptablesSave,
   netlinkMessages,
   rtnetlinkReplies,

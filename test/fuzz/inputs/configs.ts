@@ -46,6 +46,8 @@ export const cniVersion = (): fc.Arbitrary<unknown> =>
     },
   );
 
+const rarely = (right: fc.Arbitrary<unknown>): fc.Arbitrary<unknown> =>
+  fc.oneof({ weight: 30, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: field(right) });
 const flag = (): fc.Arbitrary<unknown> => field(fc.boolean());
 const number = (...edges: number[]): fc.Arbitrary<unknown> =>
   field(fc.oneof(fc.constantFrom(...edges), fc.integer({ min: 0, max: 70_000 })));
@@ -338,6 +340,7 @@ function common(plugin: PluginName): fc.Arbitrary<Record<string, unknown>> {
       args: seldom(ARGS),
       runtimeConfig: plugin === 'portmap' ? RUNTIME_CONFIG : seldom(RUNTIME_CONFIG),
       prevResult: isChained ? field(prevResult()) : seldom(prevResult()),
+      log: rarely(fc.constantFrom('journal', '/var/log/patchbay/net1.log', '/var/log/patchbay/../x', '')),
       'cni.dev/valid-attachments': seldom(VALID_ATTACHMENTS),
     })
     .map(present);
