@@ -9,10 +9,11 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const BIN = join(ROOT, 'node_modules/.bin');
 const OLDEST_NODE = 20;
 
-/** What a script may ask for before its command runs; `--runtimes` is `--tools` and more. */
+/** What a script may ask for before its command runs; `--runtimes` and `--release` are `--tools` and more. */
 const STEPS = {
   '--tools': ['build/tools.ts'],
   '--runtimes': ['build/tools.ts', '--runtimes'],
+  '--release': ['build/tools.ts', '--release'],
   '--build': ['build/package.ts'],
   '--empty': ['build/package.ts', '--empty'],
 };

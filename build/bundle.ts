@@ -1,6 +1,6 @@
 // Makes one script of plugins/main.ts and what it imports, and one of each large library it may load. Called by package.ts.
 import { join } from 'node:path';
-import { type BuildOptions, build, type Plugin } from 'esbuild';
+import { type BuildOptions, build, type Metafile, type Plugin } from 'esbuild';
 import type { Stamp } from './version.ts';
 
 /** What the script sees of Node: the packaged program gets the real ones, the warm-up a `process` of its own. */
@@ -9,8 +9,10 @@ export type Program = (require: (id: string) => unknown, process: NodeJS.Process
 export interface Bundle {
   /** ASCII text of an expression whose value is a `Program`. */
   readonly source: string;
-  /** The packages of node_modules that went into it. */
+  /** The packages that went into it, as directories of node_modules: one may hold others of its own. */
   readonly packages: readonly string[];
+  /** Which file brought which part of it; what a list of the image's components is made from. */
+  readonly metafile: Metafile;
 }
 
 /**
@@ -33,7 +35,7 @@ export interface ProgramParts {
  * checkout.
  */
 export async function bundleProgram(directory: string, stamp: Stamp, parts: ProgramParts): Promise<Bundle> {
-  const { source, packages } = await bundle({
+  const { source, ...rest } = await bundle({
     entryPoints: [join(directory, 'plugins/main.ts')],
     external: [...LIBRARIES],
     define: {
@@ -45,7 +47,7 @@ export async function bundleProgram(directory: string, stamp: Stamp, parts: Prog
     footer: { js: '})' },
     plugins: [withoutNodeModule, withRegistryOf(parts)],
   });
-  return { source: requireOnce(source), packages };
+  return { source: requireOnce(source), ...rest };
 }
 
 /** A library as an expression of the same kind; called, it returns what the library exports. */
@@ -79,10 +81,10 @@ async function bundle(options: BuildOptions): Promise<Bundle> {
     minifyWhitespace: true,
     logLevel: 'warning',
   });
-  const source = outputFiles?.[0]?.text.trim() ?? '';
+  const source = outputFiles[0]?.text.trim() ?? '';
   // The image holds it as one byte a character, and so does V8.
   if (!/^[\x20-\x7e\n\t]+$/.test(source)) throw new Error('The bundle is empty or not ASCII');
-  return { source, packages: packagesOf(Object.keys(metafile?.inputs ?? {})) };
+  return { source, packages: packagesOf(Object.keys(metafile.inputs)), metafile };
 }
 
 const IN_BUNDLE = { 'import.meta.url': '""', 'import.meta.main': 'true' };
@@ -137,6 +139,8 @@ function requireOnce(source: string): string {
 }
 
 function packagesOf(inputs: readonly string[]): string[] {
-  const names = inputs.map((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1]);
+  const names = inputs.map(
+    (path) => /^node_modules\/((?:.*node_modules\/)?(?:@[^/]+\/)?[^/]+)/.exec(path)?.[1],
+  );
   return [...new Set(names.filter((name) => name !== undefined))].sort();
 }

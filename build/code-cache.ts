@@ -3,6 +3,8 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { RenumberOrder } from './renumber-caches.ts';
+import { isHost, runnable, type Target } from './target.ts';
 
 /** Scripts by name, one for each plugin and each library: each is the text of an expression whose value is a `Program`. */
 export type Sources = Readonly<Record<string, string>>;
@@ -30,6 +32,8 @@ export interface WarmUpOrder {
   readonly plugins: readonly string[];
   /** Whether this is a private host, to run whole calls in. */
   readonly host: 'private' | 'shared';
+  /** Whether the kernel is asked by an emulator, which knows not all of its calls. */
+  readonly isEmulated: boolean;
 }
 
 /** What build/warm-up.ts leaves in report.json. */
@@ -59,7 +63,7 @@ export const V8_FLAGS = [
 ] as const;
 
 /**
- * Compiles the sources with the Node at `node` and runs them: for each plugin VERSION and, in a host of its own
+ * Compiles the sources with the Node at `node`, which is one for `target`, and runs them: for each plugin VERSION and, in a host of its own
  * (network and mount namespaces), the lives of attachments. Each verb gets a cache of the functions that ran for it:
  * with all functions in one, every start is 3 ms longer.
  *
@@ -69,9 +73,9 @@ export const V8_FLAGS = [
 export function makeCodeCaches(
   node: string,
   sources: Sources,
-  options: { readonly directory: string; readonly plugins: readonly string[] },
+  options: { readonly directory: string; readonly plugins: readonly string[]; readonly target: Target },
 ): CodeCaches {
-  const { directory, plugins } = options;
+  const { directory, plugins, target } = options;
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
   for (const [name, source] of Object.entries(sources)) writeFileSync(join(directory, `${name}.js`), source);
@@ -80,25 +84,45 @@ export function makeCodeCaches(
     libraries: plugins.length === 0 ? [] : Object.keys(sources).filter((name) => !plugins.includes(name)),
     plugins,
     host: plugins.length > 0 && canUnshare() ? 'private' : 'shared',
+    isEmulated: !isHost(target),
   };
-  const command = [
-    node,
-    ...V8_FLAGS,
-    '--disable-warning=ExperimentalWarning',
-    WARM_UP,
-    JSON.stringify(order),
-  ];
-  const [program = '', ...args] = order.host === 'private' ? [...UNSHARE, ...command] : command;
-  const { status, stderr } = spawnSync(program, args, {
-    encoding: 'utf8',
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  if (status !== 0) throw new Error(`The warm-up of the code caches failed: ${stderr}`);
+  const command = (script: string, order: object) => runnable(target, scriptCommand(node, script, order));
+  run([
+    ...(order.host === 'private' ? UNSHARE : []),
+    ...lendSockets(target),
+    ...command('warm-up.ts', order),
+  ]);
   const report = JSON.parse(readFileSync(join(directory, 'report.json'), 'utf8')) as WarmUpReport;
+  const { files } = report;
+  run(command('renumber-caches.ts', { directory, files } satisfies RenumberOrder));
   return { directory, ...report };
 }
 
-const WARM_UP = join(import.meta.dirname, 'warm-up.ts');
+function scriptCommand(node: string, script: string, order: object): string[] {
+  const options = [...V8_FLAGS, '--disable-warning=ExperimentalWarning'];
+  return [node, ...options, join(import.meta.dirname, script), JSON.stringify(order)];
+}
+
+// An emulator refuses sockets of some kinds, but not to use them: see lend-sockets.ts.
+function lendSockets(target: Target): string[] {
+  return isHost(target)
+    ? []
+    : [
+        process.execPath,
+        '--disable-warning=ExperimentalWarning',
+        join(import.meta.dirname, 'lend-sockets.ts'),
+      ];
+}
+
+// With an environment of its own: what the build is started with must not decide over what is compiled.
+function run([program = '', ...args]: readonly string[]): void {
+  const { status, stderr } = spawnSync(program, args, {
+    encoding: 'utf8',
+    env: { PATH: process.env['PATH'] ?? '' },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  if (status !== 0) throw new Error(`The code caches cannot be made: ${stderr}`);
+}
 
 // A host of its own: mounts are private, /run and /var/lib are empty, nothing of it outlives the process.
 const UNSHARE = [

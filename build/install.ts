@@ -1,5 +1,5 @@
 // Puts the packaged executables where a container runtime looks for plugins, and takes them away again.
-// Run by `npm run install-plugins [-- --prefix DIR] [--undo]`; each name changes over in one step, under running callers.
+// Run by `npm run install-plugins [-- --prefix DIR] [--from DIR] [--undo]`; each name changes over in one step, under running callers.
 import {
   closeSync,
   constants,
@@ -18,7 +18,6 @@ import {
 } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { listPlugins } from '../plugins/registry.ts';
 import { tryFlock } from '../shared/linux/libc.ts';
 import { packagePatchbay, writeInPieces } from './package.ts';
 
@@ -49,6 +48,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       prefix: { type: 'string', default: DEFAULT_PREFIX },
+      from: { type: 'string' },
       undo: { type: 'boolean', default: false },
     },
   });
@@ -57,12 +57,31 @@ async function main(): Promise<void> {
     tell(prefix, undoInstallation(prefix));
     return;
   }
-  await packagePatchbay();
-  const names = listPlugins();
-  tell(
-    prefix,
-    installPlugins({ prefix, names, image: join(import.meta.dirname, '../dist/bin', names[0] ?? '') }),
-  );
+  if (values.from === undefined) await packagePatchbay();
+  tell(prefix, installPlugins({ prefix, ...findExecutables(resolve(values.from ?? BUILT)) }));
+}
+
+const BUILT = join(import.meta.dirname, '../dist/bin');
+
+/**
+ * What a directory has to install: that of a build, or a release archive unpacked there, whichever machine it was made on.
+ * Throws Error when there are no executables, or not one file under all names.
+ */
+export function findExecutables(directory: string): {
+  readonly names: readonly string[];
+  readonly image: string;
+} {
+  const names = readdirSync(directory).filter((name) => {
+    const found = lstat(join(directory, name));
+    return found?.isFile() && (found.mode & 0o111) !== 0;
+  });
+  const inodes = new Set(names.map((name) => lstatSync(join(directory, name)).ino));
+  if (inodes.size !== 1) {
+    throw new Error(
+      `There are ${inodes.size} executables in "${directory}" where one file under all names is expected: unpack an archive there`,
+    );
+  }
+  return { names: names.sort(), image: join(directory, names[0] ?? '') };
 }
 
 /**

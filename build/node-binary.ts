@@ -13,16 +13,17 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { arch } from 'node:os';
 import { join } from 'node:path';
 import { relabelBuiltinCaches } from './builtin-caches.ts';
 import { V8_FLAGS } from './code-cache.ts';
 import { skipDeadlockCheck } from './deadlock-check.ts';
 import { hardenEnvironment } from './environment.ts';
+import { fetchForeignNode } from './foreign-node.ts';
 import { useHugePages } from './huge-pages.ts';
 import { patchLibatomic } from './libatomic.ts';
 import { prelink } from './prelink.ts';
 import { skipProfiling } from './profiler.ts';
+import { isHost, runnable, type Target } from './target.ts';
 import { setUpTools, TOOLS } from './tools.ts';
 
 const STEPS = [
@@ -39,25 +40,29 @@ const STEPS = [
 ];
 
 /**
- * Returns the path of a Node without debug information (150 MB become 117), without need of libatomic, deaf to the
+ * Returns the path of a Node for `target` without debug information (150 MB become 117), without need of libatomic, deaf to the
  * variables that would load code or write files, and quick to start under V8_FLAGS. It is kept in .cache of the
  * checkout `root`, for it changes only with Node and with these steps.
  */
-export function prepareNode(root: string): string {
-  const original = realpathSync(join(root, 'node_modules/.bin/node'));
-  const prepared = join(root, '.cache', `node-${process.version}-${arch()}-${fingerprint(original)}`);
+export function prepareNode(root: string, target: Target): string {
+  const original = isHost(target)
+    ? realpathSync(join(root, 'node_modules/.bin/node'))
+    : join(fetchForeignNode(root, target), 'bin/node');
+  const prepared = join(root, '.cache', `node-${process.version}-${target.arch}-${fingerprint(original)}`);
   if (existsSync(prepared)) return prepared;
-  makeRoom(join(root, '.cache'));
+  makeRoom(join(root, '.cache'), target);
   const partial = `${prepared}.${process.pid}`;
   writeFileSync(partial, skipDeadlockCheck(readFileSync(original)));
-  strip(partial);
+  strip(partial, target);
   chmodSync(partial, 0o755);
-  const labels = { made: makeCodeCache(partial, []), wanted: makeCodeCache(partial, V8_FLAGS) };
+  const node = runnable(target, [partial]);
+  expectVersion(node);
+  const labels = { made: makeCodeCache(node, []), wanted: makeCodeCache(node, V8_FLAGS) };
   const patched = hardenEnvironment(
     skipProfiling(prelink(useHugePages(patchLibatomic(readFileSync(partial))))),
   );
   writeFileSync(partial, relabelBuiltinCaches(patched, labels));
-  expectBuiltinsCached(partial);
+  expectBuiltinsCached(node);
   renameSync(partial, prepared);
   return prepared;
 }
@@ -71,23 +76,36 @@ function fingerprint(node: string): string {
   return sum.digest('hex').slice(0, 12);
 }
 
-function makeRoom(cache: string): void {
+function makeRoom(cache: string, target: Target): void {
   mkdirSync(cache, { recursive: true });
-  for (const old of readdirSync(cache).filter((name) => name.startsWith('node-v'))) rmSync(join(cache, old));
+  const isOld = (name: string) => name.startsWith('node-v') && name.includes(`-${target.arch}-`);
+  for (const old of readdirSync(cache).filter(isOld)) rmSync(join(cache, old));
 }
 
-function strip(node: string): void {
+function strip(node: string, target: Target): void {
+  if (!isHost(target)) {
+    run([`${target.triplet}-strip`, node]);
+    return;
+  }
   setUpTools(TOOLS.filter(({ program }) => program === 'strip'));
-  run('strip', [node]);
+  run(['strip', node]);
 }
 
-function makeCodeCache(node: string, flags: readonly string[]): Buffer {
+function expectVersion(node: readonly string[]): void {
+  const version = run([...node, '--version'])
+    .toString()
+    .trim();
+  if (version !== process.version)
+    throw new Error(`The Node for the image is ${version}, not ${process.version}`);
+}
+
+function makeCodeCache(node: readonly string[], flags: readonly string[]): Buffer {
   const program = "process.stdout.write(new (require('node:vm').Script)('0').createCachedData())";
-  return run(node, [...flags, '-e', program]);
+  return run([...node, ...flags, '-e', program]);
 }
 
 // Does V8 take Node's own code cache for what every call but VERSION loads? A wrong label is no failure to V8.
-function expectBuiltinsCached(node: string): void {
+function expectBuiltinsCached(node: readonly string[]): void {
   const program = `
     const { internalBinding } = require('internal/test/binding');
     require('node:ffi');
@@ -96,7 +114,7 @@ function expectBuiltinsCached(node: string): void {
     process.stdout.write(JSON.stringify({ cached: compiledWithCache.size, compiled: [...compiledWithoutCache] }));
   `;
   const { cached, compiled } = JSON.parse(
-    run(node, [...V8_FLAGS, '--expose-internals', '-e', program]).toString(),
+    run([...node, ...V8_FLAGS, '--expose-internals', '-e', program]).toString(),
   ) as { cached: number; compiled: string[] };
   if (cached === 0 || compiled.length > 0) {
     throw new Error(
@@ -105,7 +123,7 @@ function expectBuiltinsCached(node: string): void {
   }
 }
 
-function run(program: string, args: readonly string[]): Buffer {
+function run([program = '', ...args]: readonly string[]): Buffer {
   const { status, stdout, stderr, error } = spawnSync(program, args);
   if (status !== 0) throw new Error(`"${program}" failed: ${stderr ?? ''}`, { cause: error });
   return stdout;

@@ -20,13 +20,15 @@ import {
   writeSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
-import { arch } from 'node:os';
-import { basename, delimiter, dirname, join } from 'node:path';
+import { basename, delimiter, dirname, join, relative } from 'node:path';
+import type { Metafile } from 'esbuild';
 import { DELEGATES, listPlugins } from '../plugins/registry.ts';
 import { alignCaches, roomy } from './align-caches.ts';
 import { type Bundle, bundleLibrary, bundleProgram, LIBRARIES } from './bundle.ts';
 import { makeCodeCaches, type Sources, V8_FLAGS, type WarmUpCall } from './code-cache.ts';
+import { fetchForeignNode, nodePackage } from './foreign-node.ts';
 import { prepareNode } from './node-binary.ts';
+import { hostTarget, isHost, runnable, type Target } from './target.ts';
 import { readStamp, type Stamp } from './version.ts';
 
 /** What dist/build.json says about the executables; the tests read it. */
@@ -42,8 +44,8 @@ export interface BuildReport extends Stamp {
 
 const ROOT = join(import.meta.dirname, '..');
 const DIST = join(ROOT, 'dist');
-const REPORT = join(DIST, 'build.json');
 const EMPTY = join(DIST, 'empty');
+const REPORT = 'build.json';
 const PIECE = 128 * 1024;
 
 /**
@@ -74,13 +76,22 @@ if (import.meta.main) {
   else await packagePatchbay();
 }
 
-/** Packages dist/bin unless it is up to date. */
-export async function packagePatchbay(): Promise<void> {
+/**
+ * Where the executables for a machine are, and what is known of them: `bin`, `build.json`, `metafile.json` and
+ * `third-party-licenses.txt`.
+ */
+export function distOf(target: Target): string {
+  return isHost(target) ? DIST : join(DIST, target.debian);
+}
+
+/** Packages dist/bin, or the like of it for another machine, unless it is up to date. */
+export async function packagePatchbay(target = hostTarget()): Promise<void> {
   const stamp = readStamp(ROOT);
   const inputs = hashInputs(stamp);
-  const links = listPlugins().map((name) => join(DIST, 'bin', name));
-  if (readReport()?.inputs === inputs && links.every((link) => existsSync(link))) {
-    console.log('dist/bin is up to date');
+  const dist = distOf(target);
+  const links = listPlugins().map((name) => join(dist, 'bin', name));
+  if (readReport(target)?.inputs === inputs && links.every((link) => existsSync(link))) {
+    console.log(`${relative(ROOT, dist)}/bin is up to date`);
     return;
   }
   const started = performance.now();
@@ -91,7 +102,7 @@ export async function packagePatchbay(): Promise<void> {
   }
   for (const name of LIBRARIES) bundles[name] = await bundleLibrary(name, ROOT);
   const sources = Object.fromEntries(Object.entries(bundles).map(([name, { source }]) => [name, source]));
-  const { image, bytes, calls } = await packageProgram(sources, listPlugins());
+  const { image, bytes, calls } = await packageProgram(sources, listPlugins(), target);
   for (const { name } of calls.filter(({ exitCode }) => exitCode !== 0)) {
     console.warn(`The warm-up call "${name}" failed: it will run slower until it is mended`);
   }
@@ -100,8 +111,9 @@ export async function packagePatchbay(): Promise<void> {
   }
   link(image, links);
   const packages = [...new Set(Object.values(bundles).flatMap((bundle) => bundle.packages))].sort();
-  writeNotices(packages);
-  writeReport({
+  writeNotices(packages, target);
+  writeFileSync(join(dist, 'metafile.json'), JSON.stringify(mergeMetafiles(Object.values(bundles))));
+  writeReport(target, {
     ...stamp,
     inputs,
     node: process.version,
@@ -115,7 +127,8 @@ export async function packagePatchbay(): Promise<void> {
 
 /** Packages dist/empty, a program that does nothing but exit, in the same way; returns its path. */
 export async function packageEmpty(): Promise<string> {
-  const { image } = await packageProgram({ empty: '(function (require, process) { process.exit(0); })' }, []);
+  const sources = { empty: '(function (require, process) { process.exit(0); })' };
+  const { image } = await packageProgram(sources, [], hostTarget());
   renameSync(image, EMPTY);
   return EMPTY;
 }
@@ -126,14 +139,18 @@ interface Packaged {
   readonly calls: readonly WarmUpCall[];
 }
 
-async function packageProgram(sources: Sources, plugins: readonly string[]): Promise<Packaged> {
+async function packageProgram(
+  sources: Sources,
+  plugins: readonly string[],
+  target: Target,
+): Promise<Packaged> {
   const directory = join(DIST, `.work-${process.pid}`);
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
   process.once('exit', () => rmSync(directory, { recursive: true, force: true }));
   const node = join(directory, 'node');
-  copyFileSync(prepareNode(ROOT), node);
-  const caches = makeCodeCaches(node, sources, { directory: join(directory, 'caches'), plugins });
+  copyFileSync(prepareNode(ROOT, target), node);
+  const caches = makeCodeCaches(node, sources, { directory: join(directory, 'caches'), plugins, target });
   const assets = Object.fromEntries([
     ...Object.keys(sources).map((name) => [name, join(caches.directory, `${name}.js`)]),
     ...caches.files.map((file) => [file, join(caches.directory, file)]),
@@ -144,21 +161,23 @@ async function packageProgram(sources: Sources, plugins: readonly string[]): Pro
   }
   const image = join(directory, plugins[0] ?? 'empty');
   const injected = join(directory, 'injected');
-  const stub = join(directory, 'stub.cjs');
-  writeFileSync(stub, makeStub(plugins.length > 0 ? plugins : Object.keys(sources)));
-  await inject({ node, stub, assets }, injected);
+  writeFileSync(join(directory, STUB), makeStub(plugins.length > 0 ? plugins : Object.keys(sources)));
+  await inject({ node, assets, target }, injected);
   writeInPieces(alignCaches(readFileSync(injected), cached), image);
-  expectRuns(image, plugins.length > 0 ? '"supportedVersions"' : '');
+  expectRuns(runnable(target, [image]), plugins.length > 0 ? '"supportedVersions"' : '');
   const bytes = Object.fromEntries(Object.entries(assets).map(([name, path]) => [name, statSync(path).size]));
   return { image, bytes, calls: caches.calls };
 }
 
-/** What goes into an image, as paths of files; assets by name. */
+/** What goes into an image, as paths of files; assets by name. The main script is there already. */
 interface Content {
   readonly node: string;
-  readonly stub: string;
   readonly assets: Readonly<Record<string, string>>;
+  readonly target: Target;
 }
+
+/** The main script, in the directory of the image that is made. */
+const STUB = 'stub.cjs';
 
 /** The main script, told the names of the programs in the image. */
 function makeStub(programs: readonly string[]): string {
@@ -170,23 +189,28 @@ function makeStub(programs: readonly string[]): string {
 
 /**
  * Puts program and cache into a copy of Node by @yao-pkg/pkg's SEA function. It finds `node` and `npx postject` on
- * PATH and works in a directory of its own, so both are laid there: it must be this very Node that writes the blob,
- * and npx must not look for postject anywhere else.
+ * PATH and works in a directory of its own, so both are laid there: it must be a Node of this very version that writes
+ * the blob (of whatever machine, as no snapshot and no code cache of Node's making is in it), and npx must not look for
+ * postject anywhere else. The path of the main script goes into the blob, so it is one that is the same in every build.
  */
-async function inject({ node, stub, assets }: Content, image: string): Promise<void> {
+async function inject({ node, assets, target }: Content, image: string): Promise<void> {
   const path = join(dirname(image), 'path');
   mkdirSync(path);
-  symlinkSync(node, join(path, 'node'));
+  symlinkSync(process.execPath, join(path, 'this-node'));
+  writeFileSync(join(path, 'node'), '#!/bin/sh\ncd "$(dirname "$0")/.." && exec path/this-node "$@"\n', {
+    mode: 0o755,
+  });
   writeFileSync(join(path, 'npx'), '#!/bin/sh\nexec "$@"\n', { mode: 0o755 });
   const before = process.env['PATH'];
   process.env['PATH'] = [path, join(ROOT, 'node_modules/.bin'), before].join(delimiter);
   try {
-    await sea(stub, {
+    await sea(join(dirname(image), STUB), {
       nodePath: node,
       targets: [
-        { nodeRange: `node${process.versions.node}`, platform: 'linux', arch: arch(), output: image },
+        { nodeRange: `node${process.versions.node}`, platform: 'linux', arch: target.arch, output: image },
       ],
       seaConfig: {
+        main: STUB,
         disableExperimentalSEAWarning: true,
         useCodeCache: false,
         execArgv: NODE_OPTIONS,
@@ -210,9 +234,9 @@ export function writeInPieces(bytes: Buffer, to: string): void {
 }
 
 // pkg drops the errors of its last steps, so the image is looked at: does it run, and does V8 take the code cache?
-function expectRuns(image: string, expected: string): void {
-  const env = { CNI_COMMAND: 'VERSION', PATCHBAY_TRACE: 'start' };
-  const { status, stdout, stderr, error } = spawnSync(image, [], { env, input: '', encoding: 'utf8' });
+function expectRuns([program = '', ...args]: readonly string[], expected: string): void {
+  const env = { PATH: process.env['PATH'], CNI_COMMAND: 'VERSION', PATCHBAY_TRACE: 'start' };
+  const { status, stdout, stderr, error } = spawnSync(program, args, { env, input: '', encoding: 'utf8' });
   if (status !== 0 || !stdout.includes(expected)) {
     throw new Error(`The executable does not work: exit code ${status}, ${stdout}${stderr}`, {
       cause: error,
@@ -229,20 +253,32 @@ function link(image: string, links: readonly string[]): void {
     linkSync(image, fresh);
     renameSync(fresh, path);
   }
-  const directory = join(DIST, 'bin');
+  const directory = dirname(links[0] ?? '');
   const names = new Set(links.map((path) => basename(path)));
   for (const name of readdirSync(directory).filter((name) => !names.has(name))) rmSync(join(directory, name));
 }
 
 // The licences of what is in the image ask for their text to go with it.
-function writeNotices(packages: readonly string[]): void {
-  const parts = [`node-linux-${arch()}`, ...packages].map((name) => {
-    const directory = join(ROOT, 'node_modules', name);
+function writeNotices(packages: readonly string[], target: Target): void {
+  const parts = [nodePackage(target), ...packages].map((name) => {
+    const isForeign = name === nodePackage(target) && !isHost(target);
+    const directory = isForeign ? fetchForeignNode(ROOT, target) : join(ROOT, 'node_modules', name);
     const file = readdirSync(directory).find((entry) => /^licen[cs]e/i.test(entry));
     if (file === undefined) throw new Error(`The package "${name}" has no licence text`);
     return `${name}\n${'='.repeat(name.length)}\n\n${readFileSync(join(directory, file), 'utf8').trim()}\n`;
   });
-  writeFileSync(join(DIST, 'third-party-licenses.txt'), parts.join('\n\n'));
+  writeFileSync(join(distOf(target), 'third-party-licenses.txt'), parts.join('\n\n'));
+}
+
+function mergeMetafiles(bundles: readonly Bundle[]): Metafile {
+  return {
+    inputs: Object.assign({}, ...bundles.map(({ metafile }) => metafile.inputs)),
+    outputs: Object.fromEntries(
+      bundles.flatMap(({ metafile }, index) =>
+        Object.entries(metafile.outputs).map(([name, output]) => [`${index}/${name}`, output]),
+      ),
+    ),
+  };
 }
 
 function hashInputs(stamp: Stamp): string {
@@ -257,11 +293,12 @@ function hash(texts: readonly string[]): string {
   return sum.digest('hex');
 }
 
-/** What is known of the executables in dist/bin; undefined when there are none. */
-export function readReport(): BuildReport | undefined {
-  return existsSync(REPORT) ? (JSON.parse(readFileSync(REPORT, 'utf8')) as BuildReport) : undefined;
+/** What is known of the executables in dist/bin, or the like of it for another machine; undefined when there are none. */
+export function readReport(target = hostTarget()): BuildReport | undefined {
+  const path = join(distOf(target), REPORT);
+  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as BuildReport) : undefined;
 }
 
-function writeReport(report: BuildReport): void {
-  writeFileSync(REPORT, `${JSON.stringify(report, null, 2)}\n`);
+function writeReport(target: Target, report: BuildReport): void {
+  writeFileSync(join(distOf(target), REPORT), `${JSON.stringify(report, null, 2)}\n`);
 }

@@ -4,6 +4,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, globSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, delimiter, join } from 'node:path';
+import { isHost, TARGETS } from './target.ts';
 
 /** A program, the Debian package that brings it, and what cannot be done without it. */
 export interface Tool {
@@ -63,6 +64,38 @@ export const RUNTIMES: readonly Tool[] = [
   { program: 'runc', debianPackage: 'runc', purpose: 'containers of every runtime' },
   { program: 'conmon', debianPackage: 'conmon', purpose: 'containers of podman' },
   { program: 'busybox', debianPackage: 'busybox-static', purpose: 'the image that containers run' },
+  {
+    program: 'kubectl',
+    debianPackage: 'kubernetes-client',
+    purpose: 'reading the manifest as Kubernetes does',
+  },
+];
+
+/** Of Node before it is packaged, and of Debian: their packages for cross compilers end in the machine's name. */
+const LIBRARIES = {
+  'libc.so.6': 'libc6',
+  'libstdc++.so.6': 'libstdc++6',
+  'libgcc_s.so.1': 'libgcc-s1',
+  'libatomic.so.1': 'libatomic1',
+};
+
+/** What a release needs besides, for the machine that this one is not. */
+export const RELEASE: readonly Tool[] = [
+  { program: 'dpkg-deb', debianPackage: 'dpkg', purpose: 'Debian packages' },
+  { program: 'lintian', debianPackage: 'lintian', purpose: 'checking Debian packages' },
+  ...TARGETS.filter((target) => !isHost(target)).flatMap(({ debian, triplet, emulator }) => [
+    { program: emulator, debianPackage: 'qemu-user-static', purpose: `running programs for ${debian}` },
+    {
+      program: `${triplet}-strip`,
+      debianPackage: `binutils-${triplet.replace('_', '-')}`,
+      purpose: `packaging for ${debian}`,
+    },
+    ...Object.entries(LIBRARIES).map(([library, debianPackage]) => ({
+      program: `/usr/${triplet}/lib/${library}`,
+      debianPackage: `${debianPackage}-${debian}-cross`,
+      purpose: `running programs for ${debian}`,
+    })),
+  ]),
 ];
 
 /** The client of the CNI project that end-to-end tests drive the plugins with. */
@@ -110,6 +143,7 @@ if (import.meta.main) {
     setUpTools(RUNTIMES);
     setUpClients();
   }
+  if (process.argv.includes('--release')) setUpTools(RELEASE);
 }
 
 /** Where `setUpClients` puts what it builds from the pinned sources: a directory for each state of them. */

@@ -6,8 +6,10 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { Script } from 'node:vm';
+import { openRtnetlink } from '../shared/rtnetlink/rtnetlink.ts';
 import type { Program } from './bundle.ts';
 import type { WarmUpCall, WarmUpOrder, WarmUpReport } from './code-cache.ts';
+import { requireUnderEmulation } from './emulated-calls.ts';
 
 /** A script, compiled apart from all others of the same source, so that its cache holds what it alone has run. */
 interface Warm {
@@ -44,6 +46,9 @@ type Verb = (typeof VERBS)[number];
 const CONFIG = {
   cniVersion: '1.1.0',
   name: 'warm-up',
+  // A number that is kept as written, which a MAC address can look like: what is random must not decide over what
+  // is compiled, or no two builds are the same.
+  oddNumber: 1.5,
   type: 'bridge',
   bridge: 'warmup0',
   isDefaultGateway: true,
@@ -66,6 +71,7 @@ type Run = (verb: Verb, more: object, plugin: string) => WarmUpCall;
 
 const order = JSON.parse(process.argv[2] ?? '') as WarmUpOrder;
 const require = createRequire(import.meta.url);
+const requireForProgram = order.isEmulated ? requireUnderEmulation(require) : require;
 const calls: WarmUpCall[] = [];
 
 main();
@@ -76,7 +82,7 @@ function main(): void {
   setFlagsFromString('--no-flush-bytecode');
   setFlagsFromString('--no-compilation-cache');
   const libraries = order.libraries.map((name) => compile(name, 'library'));
-  for (const library of libraries) library.run(require, process);
+  for (const library of libraries) library.run(requireForProgram, process);
   const names = order.plugins.length === 0 ? ['empty'] : order.plugins;
   const programs = new Map(names.map((name) => [name, compileForVerbs(name)]));
   for (const [name, { VERSION }] of programs) runProgram(VERSION, name, { CNI_COMMAND: 'VERSION' }, '');
@@ -111,10 +117,14 @@ function writeCache({ file, source, script }: Warm): string {
 
 // Two rounds: the first ADD makes what is shared, the second finds it there.
 function runAttachments(programs: Programs): void {
+  using host = openRtnetlink();
   const plugins = join(order.directory, 'plugins');
   mkdirSync(plugins);
-  // Leads to the inode of this process, so the delegate is run in process, as it is in the installed executables.
-  for (const plugin of order.plugins) symlinkSync(process.execPath, join(plugins, plugin));
+  const lo = host.link.get({ name: 'lo' });
+  host.link.set(lo.index, { up: true });
+  // Leads to the inode of this process (the emulator's, under emulation), so the delegate is run in process, as it is in
+  // the installed executables.
+  for (const plugin of order.plugins) symlinkSync('/proc/self/exe', join(plugins, plugin));
   for (const containerId of ['first', 'second']) {
     const netns = join('/run', containerId);
     writeFileSync(netns, '');
@@ -174,11 +184,19 @@ function runTogether(run: Run, valid: object): void {
     runtimeConfig: { portMappings: PORT_MAPPINGS },
   };
   run('STATUS', config, 'patchbay');
+  sendToPort();
   const { exitCode, stdout } = run('ADD', config, 'patchbay');
   const prevResult = exitCode === 0 ? (JSON.parse(stdout) as object) : undefined;
   run('CHECK', { ...config, prevResult }, 'patchbay');
   run('GC', { ...config, ...valid }, 'patchbay');
+  sendToPort();
   run('DEL', { ...config, prevResult }, 'patchbay');
+}
+
+// Begins a flow to the UDP port, at the gateway's address, which ADD and DEL have the kernel forget. Without it there would be
+// flows at times, as links that come up send something, and at times none; then fewer functions run.
+function sendToPort(): void {
+  execFileSync('bash', ['--norc', '-c', 'echo > /dev/udp/10.22.0.1/8053']);
 }
 
 function runPorts(
@@ -187,9 +205,11 @@ function runPorts(
 ): void {
   const config = { prevResult, runtimeConfig: { portMappings: PORT_MAPPINGS } };
   run('STATUS', config, 'portmap');
+  sendToPort();
   run('ADD', config, 'portmap');
   run('CHECK', config, 'portmap');
   run('GC', valid, 'portmap');
+  sendToPort();
   run('DEL', config, 'portmap');
 }
 
@@ -243,7 +263,7 @@ function runProgram(
   replaceDescriptor(STDOUT, () => openSync(output, 'w'));
   let exitCode = -1;
   try {
-    program.run(require, makeProcess(plugin, env));
+    program.run(requireForProgram, makeProcess(plugin, env));
   } catch (error) {
     if (!(error instanceof Exit)) throw new Error(`The warm-up call "${name}" crashed`, { cause: error });
     exitCode = error.exitCode;

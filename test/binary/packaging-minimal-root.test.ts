@@ -1,11 +1,12 @@
 // Says that the executables run on the smallest Debian there is, where they must find every library they need, and
 // that the README names just those libraries.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { arch } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { listPlugins } from '../../plugins/registry.ts';
+import { makeMinimalRoot } from '../support/minimal-root.ts';
 import { pluginDirectory } from '../support/run-plugin.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -97,29 +98,4 @@ function runInside(script: string): { status: number | null; stdout: string; std
     { env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' }, encoding: 'utf8' },
   );
   return { status, stdout, stderr };
-}
-
-/** A minimal Debian of the machine's own release, from the mirror its apt uses; made once and kept in .cache. */
-function makeMinimalRoot(): string {
-  const codename = /^VERSION_CODENAME=(.+)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'stable';
-  const directory = join(ROOT, '.cache', `debian-${codename}-${arch()}`);
-  if (existsSync(directory)) return directory;
-  const partial = `${directory}.${process.pid}`;
-  mkdirSync(partial, { recursive: true });
-  try {
-    execFileSync('debootstrap', ['--variant=minbase', codename, partial, ...findMirror(codename)], {
-      stdio: 'pipe',
-    });
-    renameSync(partial, directory);
-  } finally {
-    rmSync(partial, { recursive: true, force: true });
-  }
-  return directory;
-}
-
-function findMirror(codename: string): string[] {
-  const format = ['indextargets', '--format', '$(CODENAME) $(COMPONENT) $(REPO_URI)', 'Created-By: Packages'];
-  const { stdout } = spawnSync('apt-get', format, { encoding: 'utf8' });
-  const line = stdout.split('\n').find((target) => target.startsWith(`${codename} main http`));
-  return line === undefined ? [] : [line.split(' ')[2] ?? ''];
 }

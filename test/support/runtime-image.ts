@@ -31,10 +31,13 @@ const SERVE = `
   httpd -f -p 80 -h /www & wait
 `;
 
+/** A layer without a history cannot be built upon. */
+const HISTORY = 'tar';
+
 /** The path of a tar archive with both images, as "docker save" writes it; made once. */
 export function imageArchive(): string {
   const busybox = readFileSync('/bin/busybox');
-  const sum = createHash('sha256').update(busybox).update(SERVE).digest('hex').slice(0, 12);
+  const sum = createHash('sha256').update(busybox).update(SERVE).update(HISTORY).digest('hex').slice(0, 12);
   const archive = join(CACHE, `runtime-images-${sum}.tar`);
   if (existsSync(archive)) return archive;
   mkdirSync(CACHE, { recursive: true });
@@ -83,6 +86,7 @@ function configOf(layer: Buffer, command: readonly string[]): string {
     architecture: arch() === 'arm64' ? 'arm64' : 'amd64',
     os: 'linux',
     config: { Env: ['PATH=/bin'], Cmd: command },
+    history: [{ created_by: HISTORY }],
     rootfs: { type: 'layers', diff_ids: [`sha256:${sha256(layer)}`] },
   });
 }
