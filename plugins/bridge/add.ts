@@ -7,7 +7,7 @@ import type { Link } from '../../shared/rtnetlink/link.ts';
 import { openRtnetlink, type Rtnetlink } from '../../shared/rtnetlink/rtnetlink.ts';
 import { keepRuleset } from '../../shared/ruleset/open.ts';
 import { openSandbox } from '../../shared/sandbox/open.ts';
-import { ensureBridge, findBridge } from './bridge-link.ts';
+import { ensureBridge, ensurePromiscuity, findBridge } from './bridge-link.ts';
 import type { BridgeConfig } from './config.ts';
 import { serveGateways } from './gateway.ts';
 import { type Addressing, planAddressing, planLayer2 } from './plan.ts';
@@ -53,6 +53,7 @@ export function add(call: AddCall<BridgeConfig>): Result {
   if (!config.disableContainerInterface) {
     waitUntilUp(host, veth.host);
   }
+  ensurePromiscuity(host, bridge, config);
 
   const result = describe(call.netns, host.link.get({ index: bridge.index }), { veth, vlanGateway }, plan);
   rollback.commit();

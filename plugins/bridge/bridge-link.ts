@@ -42,17 +42,26 @@ export function ensureBridge(
     const next = `run "ip link set ${bridge.name} type bridge vlan_filtering 1"`;
     log(`Bridge "${bridge.name}" does not filter VLANs, so they do not keep containers apart; ${next}`);
   }
-  const mustBePromiscuous = config.promiscMode && !bridge.isPromiscuous;
   ensureLinkSysctl('ipv6', bridge.name, 'accept_ra', '0', log); // a container is no router of the host's
   if (!bridge.isUp && !config.enableDad) {
     // Neighbour discovery asks by the bridge's link-local address: tentative for two seconds, it would keep every
     // first connection to a container waiting.
     ensureLinkSysctl('ipv6', bridge.name, 'accept_dad', '0', log);
   }
-  if (!bridge.isUp || mustBePromiscuous) {
-    host.link.set(bridge.index, { up: true, ...(mustBePromiscuous && { promiscuous: true }) });
+  if (!bridge.isUp) {
+    host.link.set(bridge.index, { up: true });
   }
   return bridge;
+}
+
+/**
+ * What a network wants of a bridge that others may use as well. Nothing may fail behind it: it is never taken back, since
+ * another ADD may want it by then. Throws kernelRefused. Equivalent to: `ip link set cni0 promisc on`
+ */
+export function ensurePromiscuity(host: Rtnetlink, bridge: Link, config: BridgeConfig): void {
+  if (config.promiscMode && !bridge.isPromiscuous) {
+    host.link.set(bridge.index, { promiscuous: true });
+  }
 }
 
 /** Throws wrongLinkKind, or what `fail` makes, unless the link can take ports. */

@@ -4,7 +4,7 @@ import { Failures } from '../../shared/cni/failures.ts';
 import type { DelCall } from '../../shared/cni/plugin.ts';
 import { formatIp } from '../../shared/ip/cidr.ts';
 import type { HostLocalTeardown } from './config.ts';
-import { findStore } from './store.ts';
+import { findStoreToFree } from './store.ts';
 
 /**
  * Nothing found is success. Addresses recorded for the container id alone go only when none is recorded for the
@@ -12,7 +12,7 @@ import { findStore } from './store.ts';
  */
 export function del(call: DelCall<HostLocalTeardown>): void {
   const { config, attachment } = call;
-  using store = findStore({ dataDir: config.dataDir, network: attachment.network });
+  using store = findStoreToFree({ dataDir: config.dataDir, network: attachment.network });
   if (store === undefined) return;
   const { own, legacy } = store.findHeld(attachment);
   const failures = new Failures();

@@ -8,7 +8,7 @@ import { pause } from '../../shared/linux/clock.ts';
 import type { HostLocalTeardown } from './config.ts';
 import { deadAddresses, isUnlinked, LINK_GRACE_MS } from './dead-addresses.ts';
 import { type KernelView, openKernelView } from './kernel-view.ts';
-import { describeHolder, findStore, type HeldAddress, isHeld, type Store } from './store.ts';
+import { describeHolder, findStoreToFree, type HeldAddress, isHeld, type Store } from './store.ts';
 
 /**
  * A list of valid attachments, be it empty, decides for every address of the network. Without one only what is proven
@@ -18,7 +18,7 @@ import { describeHolder, findStore, type HeldAddress, isHeld, type Store } from 
 export function gc(call: GcCall<HostLocalTeardown>): void {
   const { config, network, log } = call;
   using kernel = openKernelView();
-  using store = findStore({ dataDir: config.dataDir, network: network.name });
+  using store = findStoreToFree({ dataDir: config.dataDir, network: network.name });
   if (store === undefined) return;
   const stale =
     call.validAttachments === undefined

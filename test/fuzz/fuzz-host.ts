@@ -27,8 +27,10 @@ export async function openFuzzHost(): Promise<FuzzHost> {
     run: (calls) => runner.run(calls.map(wire)),
     async snapshot() {
       const lines = await host.snapshot();
-      // The index beside the stores is no state: it is made anew at any time.
-      return lines.filter((line) => !line.includes('/.patchbay'));
+      // No state: the index beside the stores, which is made anew at any time, and the locks of the host, which are empty.
+      return lines.filter(
+        (line) => !line.includes('/.patchbay') && !/ \/run\/patchbay\/\S+\.lock\b/.test(line),
+      );
     },
     async [Symbol.asyncDispose]() {
       runner.stop();
