@@ -71,6 +71,9 @@ const { default: sea } = createRequire(import.meta.url)('@yao-pkg/pkg/lib-es5/se
   default: (entry: string, options: SeaOptions) => Promise<void>;
 };
 
+/** The main script, in the directory of the image that is made. */
+const STUB = 'stub.cjs';
+
 if (import.meta.main) {
   if (process.argv.includes('--empty')) await packageEmpty();
   else await packagePatchbay();
@@ -175,9 +178,6 @@ interface Content {
   readonly assets: Readonly<Record<string, string>>;
   readonly target: Target;
 }
-
-/** The main script, in the directory of the image that is made. */
-const STUB = 'stub.cjs';
 
 /** The main script, told the names of the programs in the image. */
 function makeStub(programs: readonly string[]): string {
