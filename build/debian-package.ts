@@ -187,6 +187,7 @@ function lintianOverrides(name: string, prefix: DebianPrefix): string {
     '# A package of its own makers, not of the distribution.',
     `${name}: initial-upload-closes-no-bugs`,
     `${name}: bogus-mail-host *`,
+    `${name}: bogus-mail-host-in-debian-changelog *`,
     ...(prefix.startsWith('/opt')
       ? ['# Where container runtimes look.', `${name}: dir-or-file-in-opt *`]
       : []),
