@@ -48,6 +48,8 @@ function attempt(
 
 /** The line about a sysctl that is not what it should be: which one, its value, and why. */
 export function describeRefusal(error: unknown): string {
-  const { message, details } = toCniError(error);
-  return details === undefined ? message : `${message}: ${details}`;
+  const { message } = toCniError(error);
+  return error instanceof Error && error.cause instanceof Error
+    ? `${message}: ${error.cause.message}`
+    : message;
 }

@@ -359,7 +359,10 @@ test('A read-only /proc/sys does not keep a container from an IPv4 network', asy
   await host.shell('sysctl -qw net.ipv4.ip_forward=1; mount --bind -o ro /proc/sys /proc/sys');
   const outcome = await host.runPlugin('ADD', callOf(network('n'), pod));
   expectResult(outcome);
-  expect(outcome.stderr).toContain('Cannot set sysctl "net/ipv4/conf/eth0/arp_notify" to 1');
+  expect(outcome.stderr).toContain(
+    'Cannot set sysctl "net/ipv4/conf/eth0/arp_notify" to "1": ' +
+      'Cannot open "net/ipv4/conf/eth0/arp_notify": read-only file system (EROFS)\n',
+  );
   await pod.run('ping', ['-n', '-c', '1', '-w', '3', '10.22.0.1']);
 });
 
