@@ -317,8 +317,11 @@ describe('UDP flows', () => {
   ] as const)(
     'never fail a verb: %s without its socket number %i says so and goes on',
     async ([verb, number, words]) => {
-      const { host, pod } = await openWorld();
+      const { host, outside, pod } = await openWorld();
       const { portCall } = await publish(host, pod, WEB);
+      // A flow to look at: without one the routes are not asked.
+      await using talk = await openTalk(outside, 'udp4', OUTSIDE.host4, 8080);
+      expect(await talk.say()).toBe('pod');
       const traced = await runTraced(
         host,
         verb,
