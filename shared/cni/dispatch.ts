@@ -15,7 +15,7 @@ import {
   isCommand,
   parseEnvironment,
 } from './environment.ts';
-import { invalidConfig, invalidEnvironment, ioFailure, quote, toCniError } from './error.ts';
+import { CniError, invalidConfig, invalidEnvironment, ioFailure, quote, toCniError } from './error.ts';
 import {
   type NetworkConfig,
   type NetworkHeader,
@@ -162,6 +162,7 @@ function readStdin(io: DispatchIo): Buffer {
   try {
     return io.readStdin();
   } catch (cause) {
+    if (cause instanceof CniError) throw cause;
     throw ioFailure('Cannot read the network configuration from stdin', { cause });
   }
 }

@@ -1,6 +1,10 @@
 // Wrong environment variables, sandboxes and CNI_ARGS given to the packaged plugins.
 // Part of `npm run test:binary`; each call must fail in the documented way and leave the host alone.
+import { printable } from '../../shared/cni/error.ts';
 import { type BadCase, everyVerb, testRefusals } from '../support/bad-input.ts';
+
+/** A text as messages show it, without its quotes. */
+const shown = (text: string) => printable(JSON.stringify(text).slice(1, -1));
 
 /** The verbs that are about one attachment. */
 const attachmentVerbs = { ADD: 4, CHECK: 4, DEL: 4 };
@@ -38,7 +42,7 @@ const IDENTITIES: BadCase[] = [
   ].map((containerId) => ({
     title: `the container id ${JSON.stringify(containerId)}`,
     call: { containerId },
-    says: ['CNI_CONTAINERID', containerId === '"' ? '\\"' : JSON.stringify(containerId).slice(1, -1)],
+    says: ['CNI_CONTAINERID', shown(containerId)],
   })),
   {
     title: 'a container id that is missing',
@@ -65,7 +69,7 @@ const IDENTITIES: BadCase[] = [
   ].map((ifname) => ({
     title: `the link name ${JSON.stringify(ifname)}`,
     call: { ifname },
-    says: ['CNI_IFNAME', JSON.stringify(ifname).slice(1, -1)],
+    says: ['CNI_IFNAME', shown(ifname)],
   })),
   {
     title: 'a link name of 16 bytes',

@@ -1,6 +1,7 @@
 // A node that changes from the reference plugins to these and back, with bridge, host-local and portmap as a runtime calls
 // them: each release and backend of the reference, and each way in which a container may be gone. Part of
 // `npm run test:binary`; PATCHBAY_REFERENCE_DIR names a second release.
+import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { type Chain, callsOf, gcCallsOf, type Known } from '../support/fault-chain.ts';
 import { addChain } from '../support/fault-scene.ts';
@@ -103,9 +104,16 @@ async function collect({ chain, host }: Node, containerIds: readonly string[]): 
   for (const call of gcCallsOf(newer, containerIds)) expectSuccess(await host.runPlugin('GC', call));
 }
 
-/** The index beside our store is made anew from the store, so it is no state. */
+/**
+ * What is there that was not before. The index beside our store is made anew from the store, so it is no state; and the
+ * kernel takes a moment to remove the links of a sandbox that is gone.
+ */
 async function left({ host, before }: Node): Promise<string[]> {
-  return difference(before, await host.snapshot()).filter((line) => !line.includes('/networks/.patchbay'));
+  for (const deadline = Date.now() + 3000; ; await delay(50)) {
+    const lines = difference(before, await host.snapshot());
+    const found = lines.filter((line) => !line.includes('/networks/.patchbay'));
+    if (!found.some((line) => line.startsWith('+ host link ')) || Date.now() > deadline) return found;
+  }
 }
 
 async function removeSandbox({ host }: Node, { containerId }: Known): Promise<void> {

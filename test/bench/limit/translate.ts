@@ -59,7 +59,7 @@ function statementOf(call: RecordedCall, other: RecordedCall, varying: readonly 
     }
     default: {
       const text = `${plainCall(call)}`;
-      const opens = ['openat', 'socket'].includes(name) && result !== undefined;
+      const opens = ['openat', 'openat2', 'socket'].includes(name) && result !== undefined;
       if (opens) return `  fd[${result}] = must("${name}", ${text});\n`;
       return result === undefined ? `  (void)!${text};\n` : `  must("${name}", ${text});\n`;
     }
@@ -99,6 +99,12 @@ function plainCall({ name, args }: RecordedCall): string {
       return `readlink(${path}, (char *)in, 4096)`;
     case 'statfs':
       return `statfs(${descriptor === undefined ? path : `fd_path(fd[${descriptor}])`}, &stfs)`;
+    case 'fstatfs':
+      return `fstatfs(${withFd.replace(/,.*$/s, '')}, &stfs)`;
+    case 'openat2': {
+      const how = withFd.replace(/\b(flags|mode|resolve)=/g, '.$1=').replace('{', '&(struct open_how){');
+      return `syscall(SYS_openat2, ${how})`;
+    }
     case 'statx':
       return `statx(${withFd.replace(/, (STATX_[A-Z_|]+), .*$/s, ', $1')}, &stx)`;
     case 'setsockopt':
