@@ -65,12 +65,20 @@ async function furnish(host: PrivateHost): Promise<void> {
   await attach(host, resident, await host.addSandbox('resident'));
 }
 
+/** It may lie in /tmp, and is kept in sight. */
+const CHECKOUT = join(import.meta.dirname, '../..');
+
 /**
  * Whatever a call names, what it can write to is in memory and goes with the host: every other mount is made read-only in
  * this namespace, and so are the settings of the kernel that no namespace has for itself.
  */
 const PROTECT = `
+  mkdir /run/checkout
+  mount --bind '${CHECKOUT}' /run/checkout
   mount -t tmpfs tmpfs /tmp
+  mkdir -p '${CHECKOUT}'
+  mount --move /run/checkout '${CHECKOUT}'
+  rmdir /run/checkout
   for directory in /proc/sys/*; do
     [ "$directory" = /proc/sys/net ] && continue
     mount --bind "$directory" "$directory"
