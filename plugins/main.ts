@@ -113,7 +113,7 @@ function readStdin(): Buffer {
     chunks.push(chunk.subarray(0, length));
     size += length;
     if (size > STDIN_LIMIT)
-      throw ioFailure(`The config on standard input is larger than ${STDIN_LIMIT} bytes`);
+      throw ioFailure(`The network configuration on stdin is larger than ${STDIN_LIMIT} bytes`);
   }
 }
 
