@@ -80,14 +80,22 @@ export function configObject<O extends FieldMakers, R extends FieldMakers = Reco
     made.set(key, schema);
     return schema;
   };
+  // Hundreds of port mappings have the same fields.
+  const objects = new Map<string, v.GenericSchema>();
   const objectFor = (picked: JsonObject) => {
     const present = keys.filter((key) => picked[key] !== undefined || Object.hasOwn(required, key));
-    return v.object(Object.fromEntries(present.map((key) => [key, makeOnce(key)])));
+    const known = objects.get(present.join());
+    if (known !== undefined) return known;
+    const object = v.object(Object.fromEntries(present.map((key) => [key, makeOnce(key)])));
+    objects.set(present.join(), object);
+    return object;
   };
   return v.pipe(
     v.custom<JsonObject>(isJsonObject, 'an object'),
     v.transform((object) => pickKeys(object, keys)),
-    v.lazy((picked) => objectFor(picked as JsonObject) as v.ObjectSchema<EntriesOf<O, R>, undefined>),
+    v.lazy(
+      (picked) => objectFor(picked as JsonObject) as unknown as v.ObjectSchema<EntriesOf<O, R>, undefined>,
+    ),
   );
 }
 
