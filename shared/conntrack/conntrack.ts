@@ -20,6 +20,7 @@ import {
   type FlowFilter,
   type FlowIdentity,
   type FlowQuery,
+  matches,
 } from './flow.ts';
 import { findFlows, readFlowText } from './flow-text.ts';
 
@@ -193,7 +194,7 @@ class FlowTable implements Conntrack {
     const found: NetlinkMessage[] = [];
     for (const query of queries) {
       const messages = this.#listOne(query);
-      if (messages?.every((message) => answers(query, decodeKey(message))) !== true) return undefined;
+      if (messages?.every((message) => matches(query, decodeKey(message))) !== true) return undefined;
       found.push(...messages);
     }
     return found;
@@ -214,12 +215,4 @@ class FlowTable implements Conntrack {
 
 function textOf({ family, protocol, dstPort }: FlowFilter): string {
   return `${family} ${protocol} ${dstPort}`;
-}
-
-function answers(query: FlowQuery, key: FlowFilter | undefined): boolean {
-  return (
-    key?.family === query.family &&
-    key.protocol === query.protocol &&
-    (query.dstPort === undefined || key.dstPort === query.dstPort)
-  );
 }

@@ -3,7 +3,7 @@
 import { type Family, type Ip, parseIp } from '../ip/cidr.ts';
 import { readContent } from '../linux/files.ts';
 import { inPhase } from '../linux/phases.ts';
-import type { FlowFilter, FlowIdentity, FlowProtocol } from './flow.ts';
+import { type FlowFilter, type FlowIdentity, type FlowProtocol, matches } from './flow.ts';
 
 /**
  * The flows of the namespace this thread is in, a line each; `undefined` where the kernel was built without the file, or where it
@@ -30,7 +30,9 @@ export function findFlows(text: string, filters: readonly FlowFilter[]): FlowIde
     // Looking for a word is much cheaper than taking every line apart; the port of the reply comes later in the line.
     if (!filters.some(({ dstPort }) => line.includes(` dport=${dstPort} `))) continue;
     const flow = parseLine(line);
-    if (flow !== undefined && filters.some((filter) => matches(filter, flow))) found.push(flow);
+    if (flow === undefined) continue;
+    const key = { family: flow.family, protocol: flow.protocol, dstPort: flow.original.dstPort };
+    if (filters.some((filter) => matches(filter, key))) found.push(flow);
   }
   return found;
 }
@@ -59,8 +61,4 @@ function toIp(text: string | undefined, family: Family): Ip | undefined {
   } catch {
     return undefined;
   }
-}
-
-function matches({ family, protocol, dstPort }: FlowFilter, flow: FlowIdentity): boolean {
-  return family === flow.family && protocol === flow.protocol && dstPort === flow.original.dstPort;
 }

@@ -80,6 +80,15 @@ export interface FlowQuery {
   readonly dstPort?: number | undefined;
 }
 
+/** Whether a flow, as far as filters look at it, is one of those asked for. */
+export function matches(query: FlowQuery, key: FlowFilter | undefined): boolean {
+  return (
+    key?.family === query.family &&
+    key.protocol === query.protocol &&
+    (query.dstPort === undefined || key.dstPort === query.dstPort)
+  );
+}
+
 /** Every flow in the namespace. */
 export function encodeListAll(): NetlinkRequest {
   return request(IPCTNL_MSG_CT_GET, beginFamily(NFPROTO_UNSPEC));

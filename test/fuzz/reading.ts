@@ -1,7 +1,7 @@
 // Calls that go through the dispatcher up to where a plugin would act: the plugin reads its config and goes on with what
 // is pure. Used by the targets of the dispatcher and of each plugin's config.
 import { findPlugin } from '../../plugins/registry.ts';
-import { dispatch } from '../../shared/cni/dispatch.ts';
+import { type DispatchIo, dispatch } from '../../shared/cni/dispatch.ts';
 import type { AnyPlugin, ConfigSource } from '../../shared/cni/plugin.ts';
 import type { Result } from '../../shared/cni/result.ts';
 import { defineTarget } from './driver.ts';
@@ -37,16 +37,7 @@ export function configTarget(plugin: PluginName, weight: number, reader: Reader 
 /** Makes the call; throws when it ends otherwise than a call may. */
 export function runReading({ plugin, env, stdin }: FuzzedCall, reader: Reader = {}): string {
   const command = env['CNI_COMMAND'];
-  const outcome = dispatch(readingOnly(plugin, reader), {
-    env,
-    readStdin: () => Buffer.from(stdin),
-    log: () => {},
-    registry: findPlugin,
-    ownExecutable: '/proc/self/exe',
-    pid: 1,
-    uptime: () => 0,
-    version: '0.0.0',
-  });
+  const outcome = dispatch(readingOnly(plugin, reader), quietIo(env, stdin));
   if ((command ?? '') === '') {
     // A bare start greets on stderr.
     promise(outcome.stdout === '' && outcome.exitCode === 0, 'A bare start failed');
@@ -55,6 +46,20 @@ export function runReading({ plugin, env, stdin }: FuzzedCall, reader: Reader = 
   const end = judge(command, outcome);
   if (command === 'DEL' || command === 'GC') expectLenient(end, outcome.stdout);
   return end;
+}
+
+/** What a process would give the dispatcher, without anybody to read its stderr. */
+export function quietIo(env: DispatchIo['env'], stdin: string | Uint8Array): DispatchIo {
+  return {
+    env,
+    readStdin: () => Buffer.from(stdin),
+    log: () => {},
+    registry: findPlugin,
+    ownExecutable: '/proc/self/exe',
+    pid: 1,
+    uptime: () => 0,
+    version: '0.0.0',
+  };
 }
 
 /** What may keep DEL and GC from acting: version, environment, stdin, the network's name, our own namespace. */

@@ -32,6 +32,9 @@ const SUCCESSOR6 = 'fd00:22::3';
 const ELSEWHERE = '198.51.100.2';
 const RTN_LOCAL = 2; // include/uapi/linux/rtnetlink.h
 
+/** A flow to the port from outside, for `conntrack -I`. */
+const DNS_QUERY = `-p udp -s 203.0.113.2 -d ${HOST} --sport 4000 --dport 53 -t 60`.split(' ');
+
 const DNS: PublishedPort = { protocol: 'udp', hostPort: 53, families: [4, 6] };
 
 let host: TestNetns;
@@ -113,21 +116,7 @@ describe('reading', () => {
     for (const to of [HOST, HOST6, ELSEWHERE]) send(outside, to, 53);
     send(outside, HOST, 54);
     connectTcp(outside, HOST, 53);
-    const zoned = [
-      '-p',
-      'udp',
-      '--sport',
-      '4000',
-      '--dport',
-      '53',
-      '-t',
-      '60',
-      '-s',
-      '203.0.113.2',
-      '-d',
-      HOST,
-    ];
-    host.run('conntrack', '-I', ...zoned, '--zone', '7');
+    host.run('conntrack', '-I', ...DNS_QUERY, '--zone', '7');
     const connection = openNetlink(NETLINK_NETFILTER, { netns: host.netns, headerLength: () => 4 });
     using dumping = connectConntrack(connection, () => undefined);
     const dumped = sorted(dumping.list(filtersOf([DNS])));
@@ -252,27 +241,13 @@ describe('forgetting', () => {
   });
 
   test('a flow twice is done, and never takes one that was born since with the same tuples', () => {
-    const same = [
-      '-p',
-      'udp',
-      '-s',
-      '203.0.113.2',
-      '-d',
-      HOST,
-      '--sport',
-      '4000',
-      '--dport',
-      '53',
-      '-t',
-      '60',
-    ];
-    host.run('conntrack', '-I', ...same);
+    host.run('conntrack', '-I', ...DNS_QUERY);
     const [first] = conntrack.list(filtersOf([DNS]));
     if (first === undefined) throw new Error('No flow was listed');
     conntrack.delete(first);
     conntrack.delete(first);
     expect(shown()).toEqual([]);
-    host.run('conntrack', '-I', ...same);
+    host.run('conntrack', '-I', ...DNS_QUERY);
     conntrack.delete({ ...first, id: first.id ^ 1 });
     expect(shown()).toHaveLength(1);
   });

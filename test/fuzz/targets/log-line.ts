@@ -8,6 +8,7 @@ import { CniError } from '../../../shared/cni/error.ts';
 import { defineTarget } from '../driver.ts';
 import { callOf } from '../inputs/calls.ts';
 import { oddText } from '../inputs/values.ts';
+import { quietIo } from '../reading.ts';
 import { promise } from '../target.ts';
 
 /** Stands for what nobody else may learn. It is no value of any field. */
@@ -82,26 +83,15 @@ function errorOf(name: string, config: object, args: string): CniError | undefin
     plugin.read(source);
     return {};
   };
-  const { stdout, exitCode } = dispatch(
-    { ...plugin, add },
-    {
-      env: {
-        CNI_COMMAND: 'ADD',
-        CNI_CONTAINERID: 'fuzzed',
-        CNI_NETNS: '/run/netns/nowhere',
-        CNI_IFNAME: 'eth0',
-        CNI_PATH: '/nowhere',
-        CNI_ARGS: args,
-      },
-      readStdin: () => Buffer.from(JSON.stringify(config)),
-      log: () => {},
-      registry: findPlugin,
-      ownExecutable: '/proc/self/exe',
-      pid: 1,
-      uptime: () => 0,
-      version: '0.0.0',
-    },
-  );
+  const env = {
+    CNI_COMMAND: 'ADD',
+    CNI_CONTAINERID: 'fuzzed',
+    CNI_NETNS: '/run/netns/nowhere',
+    CNI_IFNAME: 'eth0',
+    CNI_PATH: '/nowhere',
+    CNI_ARGS: args,
+  };
+  const { stdout, exitCode } = dispatch({ ...plugin, add }, quietIo(env, JSON.stringify(config)));
   if (exitCode === 0) return undefined;
   const { code, msg, details } = JSON.parse(stdout) as { code: number; msg: string; details?: string };
   return new CniError(code, msg, details === undefined ? {} : { details });

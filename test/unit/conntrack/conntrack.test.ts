@@ -20,6 +20,7 @@ import { SystemError } from '../../../shared/linux/system-error.ts';
 import { AttributeWriter, readAttributes } from '../../../shared/netlink/attributes.ts';
 import { connectNetlink } from '../../../shared/netlink/connection.ts';
 import type { NetlinkMessage } from '../../../shared/netlink/message.ts';
+import { caught } from '../../support/caught.ts';
 import {
   type Answer,
   ack,
@@ -272,13 +273,4 @@ function dumps(kernel: FakeKernel): ('filtered' | 'everything')[] {
 
 function idsOf(flows: readonly Flow[]): number[] {
   return flows.map(({ id }) => id);
-}
-
-function caught(step: () => unknown): unknown {
-  try {
-    step();
-  } catch (error) {
-    return error;
-  }
-  throw new Error('Nothing was thrown');
 }

@@ -27,6 +27,7 @@ import { encodeCommands, messageType } from '../../../shared/nftables/encode.ts'
 import { connectNftables, isNfTablesMissing, type Nftables } from '../../../shared/nftables/nftables.ts';
 import { add, type Command, chain, rule, table } from '../../../shared/nftables/objects.ts';
 import * as ruleset from '../../fixtures/nftables/rules.ts';
+import { caught } from '../../support/caught.ts';
 import { type Answer, ack, datagram, done, fakeKernel, part, reply } from '../../support/fake-kernel.ts';
 
 const ENOENT = 2;
@@ -277,12 +278,3 @@ test('a commit of nothing says nothing to the kernel', () => {
   });
   expect(() => nft.commit([])).not.toThrow();
 });
-
-function caught(run: () => unknown): unknown {
-  try {
-    run();
-  } catch (error) {
-    return error;
-  }
-  throw new Error('Nothing was thrown');
-}

@@ -23,6 +23,7 @@ import {
 } from '../../../shared/rtnetlink/constants.ts';
 import { encodeNewLink } from '../../../shared/rtnetlink/link.ts';
 import { type Rtnetlink, rtnetlinkOver } from '../../../shared/rtnetlink/rtnetlink.ts';
+import { caught } from '../../support/caught.ts';
 import { type Answer, ack, done, fakeKernel, part, reply } from '../../support/fake-kernel.ts';
 
 const ENOENT = 2;
@@ -193,15 +194,6 @@ test.each([
     expect(error.details).toContain('Malformed netlink message: 2 bytes');
   },
 );
-
-function caught(step: () => unknown): unknown {
-  try {
-    step();
-  } catch (error) {
-    return error;
-  }
-  throw new Error('Nothing was thrown');
-}
 
 /** The error with its causes in a line. */
 function refusalOf(step: () => unknown): string {
