@@ -60,6 +60,18 @@ export function bundleLibrary(name: (typeof LIBRARIES)[number], directory: strin
   });
 }
 
+/** A script of the build, at `path`, as an expression of the same kind, for the launcher to run; see launcher.cjs. */
+export function bundleTool(path: string): Promise<Bundle> {
+  return bundle({
+    entryPoints: [path],
+    external: ['internal/*'],
+    define: IN_BUNDLE,
+    banner: { js: '(function (require, process) { const module = {};' },
+    footer: { js: '})' },
+    plugins: [withoutNodeModule],
+  });
+}
+
 async function bundle(options: BuildOptions): Promise<Bundle> {
   const { outputFiles, metafile } = await build({
     ...options,

@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { bundleTool } from './bundle.ts';
 import type { RenumberOrder } from './renumber-caches.ts';
 import { isHost, runnable, type Target } from './target.ts';
 
@@ -15,6 +16,8 @@ export interface CodeCaches {
   readonly files: readonly string[];
   /** What was run to find out which functions are needed. */
   readonly calls: readonly WarmUpCall[];
+  /** Which of Node's modules were loaded by it, and are not in the snapshot. */
+  readonly modules: readonly string[];
 }
 
 export interface WarmUpCall {
@@ -40,6 +43,16 @@ export interface WarmUpOrder {
 export interface WarmUpReport {
   readonly files: readonly string[];
   readonly calls: readonly WarmUpCall[];
+  readonly modules: readonly string[];
+}
+
+/** Where caches are made, and what for. */
+export interface CodeCacheOptions {
+  readonly directory: string;
+  readonly plugins: readonly string[];
+  readonly target: Target;
+  /** The file of the start snapshot. V8 takes a cache only where it has the snapshot that the cache was made with. */
+  readonly snapshot: string;
 }
 
 /**
@@ -63,19 +76,18 @@ export const V8_FLAGS = [
 ] as const;
 
 /**
- * Compiles the sources with the Node at `node`, which is one for `target`, and runs them: for each plugin VERSION and, in a host of its own
- * (network and mount namespaces), the lives of attachments. Each verb gets a cache of the functions that ran for it:
+ * Compiles the sources with the Node at `node`, which is one for `target` and starts from `snapshot`, and runs them: for each
+ * plugin VERSION and, in a host of its own (network and mount namespaces), the lives of attachments. Each verb gets a cache of the functions that ran for it:
  * with all functions in one, every start is 3 ms longer.
  *
  * Without the right to make namespaces the caches hold what VERSION needs. Throws Error when the program does not
  * run or a cache is not accepted.
  */
-export function makeCodeCaches(
+export async function makeCodeCaches(
   node: string,
   sources: Sources,
-  options: { readonly directory: string; readonly plugins: readonly string[]; readonly target: Target },
-): CodeCaches {
-  const { directory, plugins, target } = options;
+  { directory, plugins, target, snapshot }: CodeCacheOptions,
+): Promise<CodeCaches> {
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
   for (const [name, source] of Object.entries(sources)) writeFileSync(join(directory, `${name}.js`), source);
@@ -86,21 +98,21 @@ export function makeCodeCaches(
     host: plugins.length > 0 && canUnshare() ? 'private' : 'shared',
     isEmulated: !isHost(target),
   };
-  const command = (script: string, order: object) => runnable(target, scriptCommand(node, script, order));
+  const command = async (tool: string, order: object) => {
+    const script = join(directory, `${tool}.tool.cjs`);
+    writeFileSync(script, (await bundleTool(join(import.meta.dirname, `${tool}.ts`))).source);
+    const options = [...V8_FLAGS, '--disable-warning=ExperimentalWarning', '--snapshot-blob', snapshot];
+    return runnable(target, [node, ...options, script, JSON.stringify(order)]);
+  };
   run([
     ...(order.host === 'private' ? UNSHARE : []),
     ...lendSockets(target),
-    ...command('warm-up.ts', order),
+    ...(await command('warm-up', order)),
   ]);
   const report = JSON.parse(readFileSync(join(directory, 'report.json'), 'utf8')) as WarmUpReport;
   const { files } = report;
-  run(command('renumber-caches.ts', { directory, files } satisfies RenumberOrder));
+  run(await command('renumber-caches', { directory, files } satisfies RenumberOrder));
   return { directory, ...report };
-}
-
-function scriptCommand(node: string, script: string, order: object): string[] {
-  const options = [...V8_FLAGS, '--disable-warning=ExperimentalWarning'];
-  return [node, ...options, join(import.meta.dirname, script), JSON.stringify(order)];
 }
 
 // An emulator refuses sockets of some kinds, but not to use them: see lend-sockets.ts.

@@ -14,8 +14,6 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { relabelBuiltinCaches } from './builtin-caches.ts';
-import { V8_FLAGS } from './code-cache.ts';
 import { skipDeadlockCheck } from './deadlock-check.ts';
 import { hardenEnvironment } from './environment.ts';
 import { fetchForeignNode } from './foreign-node.ts';
@@ -36,12 +34,11 @@ const STEPS = [
   'prelink.ts',
   'profiler.ts',
   'environment.ts',
-  'builtin-caches.ts',
 ];
 
 /**
  * Returns the path of a Node for `target` without debug information (150 MB become 117), without need of libatomic, deaf to the
- * variables that would load code or write files, and quick to start under V8_FLAGS. It is kept in .cache of the
+ * variables that would load code or write files, and quicker to start. It is kept in .cache of the
  * checkout `root`, for it changes only with Node and with these steps.
  */
 export function prepareNode(root: string, target: Target): string {
@@ -57,12 +54,10 @@ export function prepareNode(root: string, target: Target): string {
   chmodSync(partial, 0o755);
   const node = runnable(target, [partial]);
   expectVersion(node);
-  const labels = { made: makeCodeCache(node, []), wanted: makeCodeCache(node, V8_FLAGS) };
   const patched = hardenEnvironment(
     skipProfiling(prelink(useHugePages(patchLibatomic(readFileSync(partial))))),
   );
-  writeFileSync(partial, relabelBuiltinCaches(patched, labels));
-  expectBuiltinsCached(node);
+  writeFileSync(partial, patched);
   renameSync(partial, prepared);
   return prepared;
 }
@@ -72,7 +67,6 @@ function fingerprint(node: string): string {
   const { size, mtimeMs } = statSync(node);
   const sum = createHash('sha256').update(`${size} ${mtimeMs}`);
   for (const step of STEPS) sum.update(readFileSync(join(import.meta.dirname, step)));
-  sum.update(V8_FLAGS.join(' '));
   return sum.digest('hex').slice(0, 12);
 }
 
@@ -97,30 +91,6 @@ function expectVersion(node: readonly string[]): void {
     .trim();
   if (version !== process.version)
     throw new Error(`The Node for the image is ${version}, not ${process.version}`);
-}
-
-function makeCodeCache(node: readonly string[], flags: readonly string[]): Buffer {
-  const program = "process.stdout.write(new (require('node:vm').Script)('0').createCachedData())";
-  return run([...node, ...flags, '-e', program]);
-}
-
-// Does V8 take Node's own code cache for what every call but VERSION loads? A wrong label is no failure to V8.
-function expectBuiltinsCached(node: readonly string[]): void {
-  const program = `
-    const { internalBinding } = require('internal/test/binding');
-    require('node:ffi');
-    require('node:child_process');
-    const { compiledWithCache, compiledWithoutCache } = internalBinding('builtins').getCacheUsage();
-    process.stdout.write(JSON.stringify({ cached: compiledWithCache.size, compiled: [...compiledWithoutCache] }));
-  `;
-  const { cached, compiled } = JSON.parse(
-    run([...node, ...V8_FLAGS, '--expose-internals', '-e', program]).toString(),
-  ) as { cached: number; compiled: string[] };
-  if (cached === 0 || compiled.length > 0) {
-    throw new Error(
-      `Node compiles ${compiled.join(', ') || 'nothing'} at every start, it takes ${cached} caches`,
-    );
-  }
 }
 
 function run([program = '', ...args]: readonly string[]): Buffer {

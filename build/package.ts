@@ -28,6 +28,7 @@ import { type Bundle, bundleLibrary, bundleProgram, LIBRARIES } from './bundle.t
 import { makeCodeCaches, type Sources, V8_FLAGS, type WarmUpCall } from './code-cache.ts';
 import { fetchForeignNode, nodePackage } from './foreign-node.ts';
 import { prepareNode } from './node-binary.ts';
+import { keepBuiltinCaches, makeStartSnapshot } from './start-snapshot.ts';
 import { hostTarget, isHost, runnable, type Target } from './target.ts';
 import { readStamp, type Stamp } from './version.ts';
 
@@ -72,7 +73,18 @@ const { default: sea } = createRequire(import.meta.url)('@yao-pkg/pkg/lib-es5/se
 };
 
 /** The main script, in the directory of the image that is made. */
-const STUB = 'stub.cjs';
+const LAUNCHER = 'launcher.cjs';
+
+/** What pkg is given in its place. */
+const MAIN = 'main.cjs';
+
+/** What pkg takes for Node: `node --experimental-sea-config <path>`. */
+const NODE_FOR_PKG = `#!/bin/sh
+set -e
+cd "$(dirname "$0")/.."
+path/this-node "$@"
+exec path/this-node --disable-warning=ExperimentalWarning path/insert-snapshot.ts "$2" path/snapshot
+`;
 
 if (import.meta.main) {
   if (process.argv.includes('--empty')) await packageEmpty();
@@ -153,7 +165,16 @@ async function packageProgram(
   process.once('exit', () => rmSync(directory, { recursive: true, force: true }));
   const node = join(directory, 'node');
   copyFileSync(prepareNode(ROOT, target), node);
-  const caches = makeCodeCaches(node, sources, { directory: join(directory, 'caches'), plugins, target });
+  const launcher = join(directory, LAUNCHER);
+  writeFileSync(launcher, makeLauncher(plugins.length > 0 ? plugins : Object.keys(sources)));
+  const snapshot = makeStartSnapshot(node, { launcher, directory, target });
+  const caches = await makeCodeCaches(node, sources, {
+    directory: join(directory, 'caches'),
+    plugins,
+    target,
+    snapshot,
+  });
+  writeFileSync(snapshot, keepBuiltinCaches(readFileSync(snapshot), caches.modules));
   const assets = Object.fromEntries([
     ...Object.keys(sources).map((name) => [name, join(caches.directory, `${name}.js`)]),
     ...caches.files.map((file) => [file, join(caches.directory, file)]),
@@ -164,8 +185,7 @@ async function packageProgram(
   }
   const image = join(directory, plugins[0] ?? 'empty');
   const injected = join(directory, 'injected');
-  writeFileSync(join(directory, STUB), makeStub(plugins.length > 0 ? plugins : Object.keys(sources)));
-  await inject({ node, assets, target }, injected);
+  await inject({ node, snapshot, assets, target }, injected);
   writeInPieces(alignCaches(readFileSync(injected), cached), image);
   expectRuns(runnable(target, [image]), plugins.length > 0 ? '"supportedVersions"' : '');
   const bytes = Object.fromEntries(Object.entries(assets).map(([name, path]) => [name, statSync(path).size]));
@@ -175,43 +195,50 @@ async function packageProgram(
 /** What goes into an image, as paths of files; assets by name. The main script is there already. */
 interface Content {
   readonly node: string;
+  readonly snapshot: string;
   readonly assets: Readonly<Record<string, string>>;
   readonly target: Target;
 }
 
 /** The main script, told the names of the programs in the image. */
-function makeStub(programs: readonly string[]): string {
-  const stub = readFileSync(join(import.meta.dirname, 'stub.cjs'), 'utf8');
+function makeLauncher(programs: readonly string[]): string {
+  const launcher = readFileSync(join(import.meta.dirname, LAUNCHER), 'utf8');
   const place = 'const PROGRAMS = [];';
-  if (!stub.includes(place)) throw new Error('There is no place for the names of the programs in stub.cjs');
-  return stub.replace(place, `const PROGRAMS = ${JSON.stringify(programs)};`);
+  if (!launcher.includes(place))
+    throw new Error(`There is no place for the names of the programs in ${LAUNCHER}`);
+  return launcher.replace(place, `const PROGRAMS = ${JSON.stringify(programs)};`);
 }
 
 /**
- * Puts program and cache into a copy of Node by @yao-pkg/pkg's SEA function. It finds `node` and `npx postject` on
- * PATH and works in a directory of its own, so both are laid there: it must be a Node of this very version that writes
- * the blob (of whatever machine, as no snapshot and no code cache of Node's making is in it), and npx must not look for
- * postject anywhere else. The path of the main script goes into the blob, so it is one that is the same in every build.
+ * Puts snapshot, programs and caches into a copy of Node by @yao-pkg/pkg's SEA function. It finds `node` and `npx postject`
+ * on PATH and works in a directory of its own, so both are laid there: it must be a Node of this very version that writes
+ * the blob, and npx must not look for postject anywhere else. The snapshot that this Node makes, of nothing and for this
+ * machine, gives way to ours. The path of the main script goes into the blob, so it is one that is the same in every build.
  */
-async function inject({ node, assets, target }: Content, image: string): Promise<void> {
+async function inject({ node, snapshot, assets, target }: Content, image: string): Promise<void> {
   const path = join(dirname(image), 'path');
   mkdirSync(path);
   symlinkSync(process.execPath, join(path, 'this-node'));
-  writeFileSync(join(path, 'node'), '#!/bin/sh\ncd "$(dirname "$0")/.." && exec path/this-node "$@"\n', {
-    mode: 0o755,
-  });
+  symlinkSync(join(import.meta.dirname, 'insert-snapshot.ts'), join(path, 'insert-snapshot.ts'));
+  symlinkSync(snapshot, join(path, 'snapshot'));
+  writeFileSync(
+    join(dirname(image), MAIN),
+    "require('node:v8').startupSnapshot.setDeserializeMainFunction(() => {});",
+  );
+  writeFileSync(join(path, 'node'), NODE_FOR_PKG, { mode: 0o755 });
   writeFileSync(join(path, 'npx'), '#!/bin/sh\nexec "$@"\n', { mode: 0o755 });
   const before = process.env['PATH'];
   process.env['PATH'] = [path, join(ROOT, 'node_modules/.bin'), before].join(delimiter);
   try {
-    await sea(join(dirname(image), STUB), {
+    await sea(join(dirname(image), MAIN), {
       nodePath: node,
       targets: [
         { nodeRange: `node${process.versions.node}`, platform: 'linux', arch: target.arch, output: image },
       ],
       seaConfig: {
-        main: STUB,
+        main: MAIN,
         disableExperimentalSEAWarning: true,
+        useSnapshot: true,
         useCodeCache: false,
         execArgv: NODE_OPTIONS,
         // Neither NODE_OPTIONS nor --node-options may add to them.

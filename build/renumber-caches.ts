@@ -1,5 +1,5 @@
 // Writes code caches anew from a process that has done nothing else, so that builds do not differ in what V8 counts.
-// Started by code-cache.ts under the Node and the flags of the executables, after warm-up.ts.
+// Started by code-cache.ts under Node, flags and snapshot of the executables, after warm-up.ts.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Script } from 'node:vm';

@@ -1,8 +1,7 @@
 // Runs the bundled program in this process, again and again under a `process` of its own, then writes the code caches
-// of what was compiled for it. Started by code-cache.ts under the Node and the flags of the executables.
+// of what was compiled for it. Started by code-cache.ts under Node, flags and snapshot of the executables.
 import { execFileSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { Script } from 'node:vm';
@@ -70,13 +69,13 @@ const PORT_MAPPINGS = [
 type Run = (verb: Verb, more: object, plugin: string) => WarmUpCall;
 
 const order = JSON.parse(process.argv[2] ?? '') as WarmUpOrder;
-const require = createRequire(import.meta.url);
 const requireForProgram = order.isEmulated ? requireUnderEmulation(require) : require;
 const calls: WarmUpCall[] = [];
 
 main();
 
 function main(): void {
+  const modules = loadModules();
   // Bytecode that has not run for a while is thrown away, and what is not there is not cached; scripts of one source
   // share their bytecode through the compilation cache.
   setFlagsFromString('--no-flush-bytecode');
@@ -93,8 +92,27 @@ function main(): void {
   const files = [...libraries, ...[...programs.values()].flatMap((verbs) => Object.values(verbs))].map(
     writeCache,
   );
-  const report: WarmUpReport = { files, calls };
+  const report: WarmUpReport = { files, calls, modules };
   writeFileSync(join(order.directory, 'report.json'), JSON.stringify(report));
+}
+
+// Those of Node's modules that calls load at some time, from code caches, which is to say under the flags of the executables.
+// A wrong label is no failure to V8: it compiles, at every start.
+function loadModules(): string[] {
+  require('node:ffi');
+  for (const name of order.libraries) {
+    const library = compile(name, 'library').run(require, process) as typeof import('execa');
+    library.execaSync('true');
+  }
+  const { internalBinding } = require('internal/test/binding') as {
+    internalBinding: (id: 'builtins') => {
+      getCacheUsage: () => Record<'compiledWithCache' | 'compiledWithoutCache', ReadonlySet<string>>;
+    };
+  };
+  const { compiledWithCache, compiledWithoutCache } = internalBinding('builtins').getCacheUsage();
+  const compiled = [...compiledWithoutCache];
+  if (compiled.length > 0) throw new Error(`V8 refuses Node's code caches of ${compiled.join(', ')}`);
+  return [...compiledWithCache].sort();
 }
 
 function compileForVerbs(name: string): Record<Verb, Warm> {

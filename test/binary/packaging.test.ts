@@ -56,6 +56,11 @@ describe('The folder of executables', () => {
     expect([...new Set(verbs)].sort()).toEqual(['ADD', 'CHECK', 'DEL', 'GC', 'STATUS', 'VERSION']);
   });
 
+  // Each starts from a snapshot of a Node that ran where it was built.
+  test('tells nothing of the place where it was made', () => {
+    expect(readFileSync(join(BIN, 'bridge')).includes(join(import.meta.dirname, '../..'))).toBe(false);
+  });
+
   test('carries the licences of what is in the image', () => {
     const notices = readFileSync(join(BIN, '../third-party-licenses.txt'), 'utf8');
     for (const name of ['node-linux-', ...(readReport()?.packages ?? [])])
