@@ -1,5 +1,5 @@
 // Reads what the patches of this directory need to know of an ELF image: its segments, sections and dynamic entries.
-// Called by libatomic.ts and prelink.ts.
+// Called by libatomic.ts, prelink.ts and the like.
 
 // Names and numbers as in <elf.h>.
 export const PT_LOAD = 1;

@@ -19,6 +19,7 @@ import { hardenEnvironment } from './environment.ts';
 import { fetchForeignNode } from './foreign-node.ts';
 import { useHugePages } from './huge-pages.ts';
 import { patchLibatomic } from './libatomic.ts';
+import { useHugePagesForMalloc } from './malloc-pages.ts';
 import { prelink } from './prelink.ts';
 import { skipProfiling } from './profiler.ts';
 import { isHost, runnable, type Target } from './target.ts';
@@ -31,6 +32,7 @@ const STEPS = [
   'padding.ts',
   'libatomic.ts',
   'huge-pages.ts',
+  'malloc-pages.ts',
   'prelink.ts',
   'profiler.ts',
   'environment.ts',
@@ -54,10 +56,8 @@ export function prepareNode(root: string, target: Target): string {
   chmodSync(partial, 0o755);
   const node = runnable(target, [partial]);
   expectVersion(node);
-  const patched = hardenEnvironment(
-    skipProfiling(prelink(useHugePages(patchLibatomic(readFileSync(partial))))),
-  );
-  writeFileSync(partial, patched);
+  const roomy = useHugePagesForMalloc(useHugePages(patchLibatomic(readFileSync(partial))));
+  writeFileSync(partial, hardenEnvironment(skipProfiling(prelink(roomy))));
   renameSync(partial, prepared);
   return prepared;
 }

@@ -1,5 +1,5 @@
 // The padding behind the executable segment of an ELF image, where there is room for a little code of ours.
-// Called by libatomic.ts and huge-pages.ts.
+// Called by libatomic.ts, huge-pages.ts and malloc-pages.ts.
 import { type Elf, expect, expectOne, PT_LOAD, type Section, type Segment, writeWord } from './elf.ts';
 
 /** Where code can be added. */
