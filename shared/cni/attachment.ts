@@ -1,7 +1,6 @@
 // The identity of an attachment, and every name and comment derived from it.
 // Used by plugins and the ruleset to mark what they create, and to find it again without any state file.
 import { sha256 } from '@noble/hashes/sha2.js';
-import { bytesToHex } from '@noble/hashes/utils.js';
 
 /** One interface of one container on one network: all three decide, none alone does. */
 export interface Attachment {
@@ -113,7 +112,7 @@ const hashes = new Map<string, string>();
 function hexHash(text: string): string {
   const known = hashes.get(text);
   if (known !== undefined) return known;
-  const hash = bytesToHex(sha256(Buffer.from(text, 'utf8')));
+  const hash = Buffer.from(sha256(Buffer.from(text, 'utf8'))).toString('hex');
   hashes.set(text, hash);
   return hash;
 }

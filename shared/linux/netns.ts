@@ -14,7 +14,7 @@ import {
   setns,
   socket,
 } from './libc.ts';
-import { EINVAL, errnoName, SystemError } from './system-error.ts';
+import { EINVAL, SystemError } from './system-error.ts';
 
 /** An open network namespace. While it is open the namespace lives, even if its path is removed meanwhile. */
 export interface Netns extends Disposable {
@@ -204,15 +204,7 @@ function expectNetns(fd: number): void {
   if (!isNetns) throw new SystemError('use as a network namespace', EINVAL);
 }
 
-const GONE: readonly string[] = [
-  'ENOENT',
-  'ENOTDIR',
-  'ELOOP',
-  'ENAMETOOLONG',
-  'ENXIO',
-  'ESRCH',
-  errnoName(EINVAL),
-];
+const GONE: readonly string[] = ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG', 'ENXIO', 'ESRCH', 'EINVAL'];
 
 function isGone(error: unknown): boolean {
   return error instanceof Error && 'code' in error && GONE.includes(String(error.code));
