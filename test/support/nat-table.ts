@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
+import { LOCK_DEADLINE_MS } from '../../shared/cni/lock.ts';
 import type { TestNetns } from './sandbox.ts';
 
 /** Which side of the kernel holds a table. */
@@ -86,4 +87,21 @@ export async function runInAnotherProcess(
   });
   await once(child, 'exit');
   return child.exitCode;
+}
+
+/**
+ * How many processes that take turns at one lock may run at once here: `wanted`, or as few as can be done before the
+ * first of them gives up waiting. `once` does the work of one alone. On however many processors, the last of N has
+ * waited no longer than N alone take one after the other, and giving up after that time is promised, no failure: an
+ * emulated machine, on which a program takes twenty times as long to start, gets fewer, and says so.
+ */
+export async function countAtOnce(wanted: number, once: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await once();
+  const ms = performance.now() - start;
+  const count = Math.max(2, Math.min(wanted, Math.floor(LOCK_DEADLINE_MS / ms)));
+  if (count < wanted) {
+    console.log(`${count} at once instead of ${wanted}: one alone takes ${Math.round(ms)} ms here`);
+  }
+  return count;
 }
