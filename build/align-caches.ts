@@ -6,7 +6,7 @@ const ALIGNMENT = 8;
 
 /**
  * Gives a cache room to be moved in: the first byte of the asset says where the cache begins, and `ALIGNMENT` bytes of
- * the asset are not the cache's. The stub reads it by that rule.
+ * the asset are not the cache's. The launcher reads it by that rule.
  */
 export function roomy(cache: Buffer): Buffer {
   return Buffer.concat([Buffer.of(1), cache, Buffer.alloc(ALIGNMENT - 1)]);

@@ -4,7 +4,7 @@ import { alignCaches, roomy } from '../../../build/align-caches.ts';
 
 const CACHES = [Buffer.from('the first cache'), Buffer.from('and another one')];
 
-/** What the stub does with an asset. */
+/** What the launcher does with an asset. */
 function read(asset: Buffer): Buffer {
   return asset.subarray(asset[0] ?? 0, (asset[0] ?? 0) + asset.length - 8);
 }
