@@ -146,6 +146,7 @@ warmUp();
 for (const [name, value] of Object.entries({ pid: 0, execPath: '', argv: [], argv0: '', execArgv: [] })) {
   Object.defineProperty(process, name, { ...Object.getOwnPropertyDescriptor(process, name), value });
 }
+new Uint8Array(Buffer.from('.').buffer).fill(0); // Node's pool of small buffers, and whatever its memory held before
 for (const answers of Object.values(internalBinding('fs')).filter(ArrayBuffer.isView)) {
   answers.fill(typeof answers[0] === 'bigint' ? 0n : 0);
 }
