@@ -1,4 +1,5 @@
-// Makes one script of plugins/main.ts and what it imports, and one of each large library it may load. Called by package.ts.
+// Makes one script of plugins/main.ts and what it imports, one that answers VERSION, and one of each large library. Called by
+// package.ts.
 import { join } from 'node:path';
 import { type BuildOptions, build, type Metafile, type Plugin } from 'esbuild';
 import type { Stamp } from './version.ts';
@@ -48,6 +49,29 @@ export async function bundleProgram(directory: string, stamp: Stamp, parts: Prog
     plugins: [withoutNodeModule, withRegistryOf(parts)],
   });
   return { source: requireOnce(source), ...rest };
+}
+
+/** The program that answers VERSION for all of these plugins, of whom it has no more than that takes. */
+export async function bundleVersion(directory: string, plugins: readonly PluginFace[]): Promise<Bundle> {
+  const { source, ...rest } = await bundle({
+    entryPoints: [join(directory, 'plugins/version.ts')],
+    define: IN_BUNDLE,
+    banner: { js: '(function (require, process) {' },
+    footer: { js: '})' },
+    plugins: [
+      withRegistry(
+        `const plugins = ${JSON.stringify(plugins)};`,
+        plugins.map(({ name }) => name),
+      ),
+    ],
+  });
+  return { source: requireOnce(source), ...rest };
+}
+
+/** What a plugin says of itself. */
+export interface PluginFace {
+  readonly name: string;
+  readonly supportedVersions: readonly string[];
 }
 
 /** A library as an expression of the same kind; called, it returns what the library exports. */
@@ -113,17 +137,21 @@ const withoutNodeModule: Plugin = {
   },
 };
 
-/** Takes the place of plugins/registry.ts, whose exports it has, with fewer plugins behind them. */
+/** The registry of a plugin's program: the real plugins, but fewer. */
 function withRegistryOf({ plugins, names }: ProgramParts): Plugin {
   const imports = plugins.map((name) => `import { ${exportOf(name)} } from './${name}/index.ts';`);
+  return withRegistry(`${imports.join('\n')} const plugins = [${plugins.map(exportOf).join(', ')}];`, names);
+}
+
+/** Takes the place of plugins/registry.ts, whose exports it has, with the `plugins` that `source` declares. */
+function withRegistry(source: string, names: readonly string[]): Plugin {
   const contents = `
-    ${imports.join('\n')}
-    const plugins = [${plugins.map(exportOf).join(', ')}];
+    ${source}
     export function findPlugin(name) { return plugins.find((plugin) => plugin.name === name); }
     export function listPlugins() { return ${JSON.stringify(names)}; }
   `;
   return {
-    name: 'with-registry-of',
+    name: 'with-registry',
     setup(building) {
       building.onLoad({ filter: /\/plugins\/registry\.ts$/ }, () => ({ contents, loader: 'ts' }));
     },

@@ -3,12 +3,18 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { bundleTool } from './bundle.ts';
+import { bundleTool, LIBRARIES } from './bundle.ts';
 import type { RenumberOrder } from './renumber-caches.ts';
 import { isHost, runnable, type Target } from './target.ts';
 
-/** Scripts by name, one for each plugin and each library: each is the text of an expression whose value is a `Program`. */
+/**
+ * Scripts by name, one for each plugin and each library, and one that answers VERSION: each is the text of an expression whose
+ * value is a `Program`.
+ */
 export type Sources = Readonly<Record<string, string>>;
+
+/** The name of the script that answers VERSION. */
+export const VERSION_PROGRAM = 'version';
 
 export interface CodeCaches {
   /** Directory with a file for each: `bridge.ADD`, `execa.library` … */
@@ -31,6 +37,8 @@ export interface WarmUpOrder {
   /** Where the sources are, `bridge.js` …, and where caches and report go. */
   readonly directory: string;
   readonly libraries: readonly string[];
+  /** The script that answers VERSION, if there is one. */
+  readonly version: string | undefined;
   /** Names to run the program under; empty for a program that is no plugin. */
   readonly plugins: readonly string[];
   /** Whether this is a private host, to run whole calls in. */
@@ -95,7 +103,8 @@ export async function makeCodeCaches(
   for (const [name, source] of Object.entries(sources)) writeFileSync(join(directory, `${name}.js`), source);
   const order: WarmUpOrder = {
     directory,
-    libraries: plugins.length === 0 ? [] : Object.keys(sources).filter((name) => !plugins.includes(name)),
+    libraries: LIBRARIES.filter((name) => name in sources),
+    version: VERSION_PROGRAM in sources ? VERSION_PROGRAM : undefined,
     plugins,
     host: plugins.length > 0 && canUnshare() ? 'private' : 'shared',
     isEmulated: !isHost(target),

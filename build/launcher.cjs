@@ -35,7 +35,9 @@ function runProgram() {
   const { execPath, argv0 } = process;
   const image = execPath.endsWith(DELETED) ? execPath.slice(0, -DELETED.length) : execPath;
   const names = [image, argv0].map((path) => path.slice(path.lastIndexOf('/') + 1));
-  const program = names.find((name) => PROGRAMS.includes(name)) ?? PROGRAMS[0];
+  const own = names.find((name) => PROGRAMS.includes(name)) ?? PROGRAMS[0];
+  // plugins/version.ts does what is left of a plugin then; an empty program, which has one name, does not know it.
+  const program = CNI_COMMAND === 'VERSION' && PROGRAMS.length > 1 ? 'version' : own;
   load(program, VERBS.includes(CNI_COMMAND) ? CNI_COMMAND : 'VERSION')(
     (id) => (id === 'execa' ? load(id, 'library')(require, process) : require(id)),
     process,

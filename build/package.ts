@@ -22,10 +22,17 @@ import {
 import { createRequire } from 'node:module';
 import { basename, delimiter, dirname, join, relative } from 'node:path';
 import type { Metafile } from 'esbuild';
-import { DELEGATES, listPlugins } from '../plugins/registry.ts';
+import { DELEGATES, findPlugin, listPlugins } from '../plugins/registry.ts';
 import { alignCaches, roomy } from './align-caches.ts';
-import { type Bundle, bundleLibrary, bundleProgram, LIBRARIES } from './bundle.ts';
-import { makeCodeCaches, type Sources, V8_FLAGS, type WarmUpCall } from './code-cache.ts';
+import {
+  type Bundle,
+  bundleLibrary,
+  bundleProgram,
+  bundleVersion,
+  LIBRARIES,
+  type PluginFace,
+} from './bundle.ts';
+import { makeCodeCaches, type Sources, V8_FLAGS, VERSION_PROGRAM, type WarmUpCall } from './code-cache.ts';
 import { fetchForeignNode, nodePackage } from './foreign-node.ts';
 import { prepareNode } from './node-binary.ts';
 import { keepBuiltinCaches, makeStartSnapshot } from './start-snapshot.ts';
@@ -116,6 +123,7 @@ export async function packagePatchbay(target = hostTarget()): Promise<void> {
     bundles[name] = await bundleProgram(ROOT, stamp, { plugins, names: listPlugins() });
   }
   for (const name of LIBRARIES) bundles[name] = await bundleLibrary(name, ROOT);
+  bundles[VERSION_PROGRAM] = await bundleVersion(ROOT, listFaces());
   const sources = Object.fromEntries(Object.entries(bundles).map(([name, { source }]) => [name, source]));
   const { image, bytes, calls } = await packageProgram(sources, listPlugins(), target);
   for (const { name } of calls.filter(({ exitCode }) => exitCode !== 0)) {
@@ -138,6 +146,13 @@ export async function packagePatchbay(target = hostTarget()): Promise<void> {
   });
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   console.log(`Packaged ${listPlugins().join(', ')} ${stamp.version} (${stamp.revision}) in ${seconds} s`);
+}
+
+function listFaces(): PluginFace[] {
+  return listPlugins().map((name) => ({
+    name,
+    supportedVersions: findPlugin(name)?.supportedVersions ?? [],
+  }));
 }
 
 /** Packages dist/empty, a program that does nothing but exit, in the same way; returns its path. */
@@ -200,7 +215,7 @@ interface Content {
   readonly target: Target;
 }
 
-/** The main script, told the names of the programs in the image. */
+/** The main script, told the names of the programs in the image, as whose own it is then called. */
 function makeLauncher(programs: readonly string[]): string {
   const launcher = readFileSync(join(import.meta.dirname, LAUNCHER), 'utf8');
   const place = 'const PROGRAMS = [];';

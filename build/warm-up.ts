@@ -84,14 +84,16 @@ function main(): void {
   for (const library of libraries) library.run(requireForProgram, process);
   const names = order.plugins.length === 0 ? ['empty'] : order.plugins;
   const programs = new Map(names.map((name) => [name, compileForVerbs(name)]));
-  for (const [name, { VERSION }] of programs) runProgram(VERSION, name, { CNI_COMMAND: 'VERSION' }, '');
+  const version = order.version === undefined ? [] : [compile(order.version, 'VERSION')];
+  for (const [name, { VERSION }] of programs) {
+    for (const program of [VERSION, ...version]) runProgram(program, name, { CNI_COMMAND: 'VERSION' }, '');
+  }
   if (order.host === 'private') runAttachments(programs);
   // Flags are part of a cache: it is refused unless they are what they are at run time.
   setFlagsFromString('--flush-bytecode');
   setFlagsFromString('--compilation-cache');
-  const files = [...libraries, ...[...programs.values()].flatMap((verbs) => Object.values(verbs))].map(
-    writeCache,
-  );
+  const verbs = [...programs.values()].flatMap((program) => Object.values(program));
+  const files = [...libraries, ...version, ...verbs].map(writeCache);
   const report: WarmUpReport = { files, calls, modules };
   writeFileSync(join(order.directory, 'report.json'), JSON.stringify(report));
 }

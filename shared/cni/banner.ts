@@ -1,5 +1,5 @@
 // What a plugin says about itself: to a person who runs it bare, and to a runtime that asks for VERSION.
-// Called by the dispatcher.
+// Called by the dispatcher, and by plugins/version.ts.
 import type { AnyPlugin } from './plugin.ts';
 import { NEWEST_VERSION } from './versions.ts';
 

@@ -6,7 +6,7 @@ import { bannerLines, versionAnswer } from './banner.ts';
 import { type FinishedCall, parseLogField, parseLogVariable, writeCallLog } from './call-log.ts';
 import { pickKeys } from './decode.ts';
 import { createIpamDelegate } from './delegate.ts';
-import { encodeJson } from './encode.ts';
+import { encodeError } from './encode.ts';
 import {
   type Command,
   type Env,
@@ -261,14 +261,4 @@ function versionOf(header: NetworkHeader | undefined): CniVersion {
   const { cniVersion = '' } = pickKeys(header.raw, ['cniVersion']);
   if (cniVersion === '') return OLDEST_VERSION;
   return typeof cniVersion === 'string' && isCniVersion(cniVersion) ? cniVersion : NEWEST_VERSION;
-}
-
-function encodeError(error: unknown, cniVersion: CniVersion): string {
-  const { code, message, details } = toCniError(error);
-  return encodeJson({
-    cniVersion,
-    code,
-    msg: message,
-    ...(details !== undefined && details !== '' && { details }),
-  });
 }
