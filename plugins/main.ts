@@ -9,12 +9,12 @@ import { exitAtOnce } from '../shared/linux/libc.ts';
 import { dropPrivileges } from '../shared/linux/privileges.ts';
 import { enableTrace } from '../shared/netlink/trace.ts';
 import {
-  argumentsOf,
   environment,
   exit,
   getOwnPlugin,
   isOwnProcess,
   isRoot,
+  listArguments,
   log,
   pid,
   print,
@@ -40,7 +40,7 @@ function main(): number {
     const command = env['CNI_COMMAND'];
     const isForRuntimes = Boolean(command);
     if (isForRuntimes && command !== 'VERSION') dropWhatIsNotNeeded(plugin);
-    const args = argumentsOf();
+    const args = listArguments();
     if (!isForRuntimes && args.length > 0 && plugin.tools.length > 0) {
       outcome = runTool(plugin, args, makeIo());
     } else {

@@ -26,7 +26,7 @@ export function environment(): Readonly<Record<string, string | undefined>> {
 }
 
 /** What stands behind the name of the program. */
-export function argumentsOf(): readonly string[] {
+export function listArguments(): readonly string[] {
   return process.argv.slice(2);
 }
 
