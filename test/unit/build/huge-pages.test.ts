@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { decodeElf, getFunction, offsetOf } from '../../../build/elf.ts';
 import { useHugePages } from '../../../build/huge-pages.ts';
+import { askedFor, type Mapping, readMaps } from '../../support/smaps.ts';
 
 const NAME = '_ZN2v84base2OS8AllocateEPvmmNS1_16MemoryPermissionESt8optionalINS_18SharedMemoryHandleEE';
 
@@ -26,10 +27,10 @@ if (process.arch === 'arm64') {
 
   describe('A Node that lays its heap into huge pages', () => {
     test('has one mapping of 16 MiB, aligned to 2 MiB, for which the kernel was asked for them', () => {
-      const [begin = 0, end = 0] = arenaOf(run(node, MAPS));
+      const [{ begin = 0, end = 0 } = {}] = askedFor(readMaps(node)).sort((a, b) => sizeOf(b) - sizeOf(a));
       expect(end - begin).toBeGreaterThan(8 * MIB); // what V8 gave back or protects is a mapping of its own
       expect(end % (2 * MIB)).toBe(0);
-      expect(arenaOf(run(process.execPath, MAPS))).toEqual([]);
+      expect(askedFor(readMaps(process.execPath))).toEqual([]);
     });
 
     test('goes on with memory from elsewhere when that is used up', () => {
@@ -57,8 +58,6 @@ if (process.arch === 'arm64') {
 
 const MIB = 1024 * 1024;
 
-const MAPS = `process.stdout.write(require('node:fs').readFileSync('/proc/self/smaps', 'latin1'))`;
-
 const FILL = `
   const all = Array.from({ length: 100000 }, (_, index) => ({ index, text: String(index).padStart(200) }));
   console.log(all.length, all.at(-1).index);
@@ -81,13 +80,8 @@ function run(program: string, ...args: readonly string[]): string {
   return execFileSync(program, [...options, '-e', args.at(-1) ?? ''], { encoding: 'utf8', env: {} });
 }
 
-/** Begin and end of the largest mapping with the flag "hg" (proc(5), smaps); nothing when there is none. */
-function arenaOf(smaps: string): number[] {
-  const mappings = smaps.split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m).filter((text) => /^VmFlags:.* hg/m.test(text));
-  const ranges = mappings.map((text) =>
-    (text.split(' ')[0] ?? '').split('-').map((hex) => Number.parseInt(hex, 16)),
-  );
-  return ranges.sort(([a = 0, b = 0], [c = 0, d = 0]) => d - c - (b - a))[0] ?? [];
+function sizeOf({ begin, end }: Mapping): number {
+  return end - begin;
 }
 
 function entryOf(elf: Buffer): number {

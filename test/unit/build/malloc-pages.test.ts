@@ -17,6 +17,7 @@ import {
   writeWord,
 } from '../../../build/elf.ts';
 import { useHugePagesForMalloc } from '../../../build/malloc-pages.ts';
+import { askedFor, readMaps } from '../../support/smaps.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'patchbay-malloc-pages-'));
 afterAll(() => rmSync(directory, { recursive: true }));
@@ -79,37 +80,6 @@ const WORKERS = `
     if (done === 4) console.log('done', done);
   });
 `;
-
-interface Mapping {
-  readonly name: string;
-  readonly begin: number;
-  readonly end: number;
-  readonly resident: number;
-  readonly flags: readonly string[];
-}
-
-/** The mappings of a program that has just started, as proc(5) says them in smaps. */
-function readMaps(program: string): Mapping[] {
-  const smaps = run(
-    program,
-    `process.stdout.write(require('node:fs').readFileSync('/proc/self/smaps', 'latin1'))`,
-  );
-  return smaps.split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m).map((text) => {
-    const [, begin = '', end = '', name = ''] =
-      /^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)$/m.exec(text) ?? [];
-    return {
-      name,
-      begin: Number.parseInt(begin, 16),
-      end: Number.parseInt(end, 16),
-      resident: Number(/^Rss: +(\d+) kB$/m.exec(text)?.[1]) * 1024,
-      flags: (/^VmFlags: (.*)$/m.exec(text)?.[1] ?? '').trim().split(' '),
-    };
-  });
-}
-
-function askedFor(maps: readonly Mapping[]): Mapping[] {
-  return maps.filter(({ flags }) => flags.includes('hg'));
-}
 
 function run(program: string, script: string): string {
   return execFileSync(program, ['-e', script], { encoding: 'utf8', env: {} });
