@@ -44,8 +44,7 @@ export async function bundleProgram(directory: string, stamp: Stamp, parts: Prog
       PATCHBAY_VERSION: JSON.stringify(stamp.version),
       PATCHBAY_REVISION: JSON.stringify(stamp.revision),
     },
-    banner: { js: '(function (require, process) {' },
-    footer: { js: '})' },
+    ...AS_PROGRAM,
     plugins: [withoutNodeModule, withRegistryOf(parts)],
   });
   return { source: requireOnce(source), ...rest };
@@ -56,8 +55,7 @@ export async function bundleVersion(directory: string, plugins: readonly PluginF
   const { source, ...rest } = await bundle({
     entryPoints: [join(directory, 'plugins/version.ts')],
     define: IN_BUNDLE,
-    banner: { js: '(function (require, process) {' },
-    footer: { js: '})' },
+    ...AS_PROGRAM,
     plugins: [
       withRegistry(
         `const plugins = ${JSON.stringify(plugins)};`,
@@ -79,7 +77,7 @@ export function bundleLibrary(name: (typeof LIBRARIES)[number], directory: strin
   return bundle({
     stdin: { contents: `export * from ${JSON.stringify(name)};`, resolveDir: directory },
     define: IN_BUNDLE,
-    banner: { js: '(function (require, process) { const module = { exports: {} };' },
+    banner: { js: `${BEGIN} const module = { exports: {} };` },
     footer: { js: 'return module.exports; })' },
   });
 }
@@ -90,8 +88,8 @@ export function bundleTool(path: string): Promise<Bundle> {
     entryPoints: [path],
     external: ['internal/*'],
     define: IN_BUNDLE,
-    banner: { js: '(function (require, process) { const module = {};' },
-    footer: { js: '})' },
+    ...AS_PROGRAM,
+    banner: { js: `${BEGIN} const module = {};` },
     plugins: [withoutNodeModule],
   });
 }
@@ -122,6 +120,9 @@ async function bundle(options: BuildOptions): Promise<Bundle> {
   if (!/^[\x20-\x7e\n\t]+$/.test(source)) throw new Error('The bundle is empty or not ASCII');
   return { source, packages: packagesOf(Object.keys(metafile.inputs)), metafile };
 }
+
+const BEGIN = '(function (require, process) {';
+const AS_PROGRAM = { banner: { js: BEGIN }, footer: { js: '})' } };
 
 const IN_BUNDLE = { 'import.meta.url': '""', 'import.meta.main': 'true' };
 
@@ -169,13 +170,12 @@ function requireOnce(source: string): string {
     call: `require(${JSON.stringify(id)})`,
     name: id.replace(':', '_'),
   }));
-  const begin = '(function (require, process) {';
-  if (!source.startsWith(begin)) throw new Error('The program begins in another way');
+  if (!source.startsWith(BEGIN)) throw new Error('The program begins in another way');
   const body = modules.reduce(
     (text, { call, name }) => text.replaceAll(call, name),
-    source.slice(begin.length),
+    source.slice(BEGIN.length),
   );
-  return `${begin}const ${modules.map(({ call, name }) => `${name}=${call}`).join()};${body}`;
+  return `${BEGIN}const ${modules.map(({ call, name }) => `${name}=${call}`).join()};${body}`;
 }
 
 function packagesOf(inputs: readonly string[]): string[] {

@@ -87,8 +87,8 @@ export const V8_FLAGS = [
 
 /**
  * Compiles the sources with the Node at `node`, which is one for `target` and starts from `snapshot`, and runs them: for each
- * plugin VERSION and, in a host of its own (network and mount namespaces), the lives of attachments. Each verb gets a cache of the functions that ran for it:
- * with all functions in one, every start is 3 ms longer.
+ * plugin VERSION and, in a host of its own (network and mount namespaces), the lives of attachments. Each verb gets a cache
+ * of the functions that ran for it: with all functions in one, every start is 3 ms longer.
  *
  * Without the right to make namespaces the caches hold what VERSION needs. Throws Error when the program does not
  * run or a cache is not accepted.
